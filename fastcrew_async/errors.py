@@ -1,0 +1,85 @@
+"""Every error that fastcrew-async raises of its own.
+
+    FastcrewError
+    ├── UnsupportedCrewAIError (ImportError)       install() met a CrewAI it does not know
+    ├── BackendUnavailableError (ImportError)      FASTCREW_ASYNC_BACKEND=rust without the compiled core
+    ├── RuntimeClosedError (RuntimeError)          the runtime was closed, or the interpreter is exiting
+    ├── ForkedProcessError (RuntimeError)          an object of the parent process was used after a fork
+    ├── CorePanicError (RuntimeError)              a defect of the compiled core; please report it
+    └── DatabaseError
+        ├── DatabaseClosedError                    the database object was closed
+        ├── DatabaseOpenError (OSError)            the file cannot be opened or created
+        ├── DatabaseBusyError (TimeoutError)       another process held the file past the busy timeout
+        ├── DatabaseLockedError                    a table is locked inside this process
+        ├── DatabaseFullError (OSError)            no space is left on the device
+        ├── DatabaseReadOnlyError (PermissionError)
+        ├── DatabaseCorruptError                   the file is not a database, or is damaged
+        ├── IntegrityError                         a constraint refused the statement
+        └── StatementError (ValueError)            the SQL or its parameters are wrong
+"""
+
+from __future__ import annotations
+
+
+class FastcrewError(Exception):
+    """The root: ``except FastcrewError`` catches all that this package raises of its own."""
+
+
+class UnsupportedCrewAIError(FastcrewError, ImportError):
+    """CrewAI's version or one of its names is not what this release was made for."""
+
+
+class BackendUnavailableError(FastcrewError, ImportError):
+    """The compiled core was demanded and cannot be loaded."""
+
+
+class RuntimeClosedError(FastcrewError, RuntimeError):
+    """Work was handed to a runtime that is closing or closed."""
+
+
+class ForkedProcessError(FastcrewError, RuntimeError):
+    """An object that belongs to another process was used after a fork."""
+
+
+class CorePanicError(FastcrewError, RuntimeError):
+    """The compiled core panicked; the call failed and the process goes on."""
+
+
+class DatabaseError(FastcrewError):
+    """The root of all that :class:`fastcrew_async.Database` raises."""
+
+
+class DatabaseClosedError(DatabaseError):
+    """The database was closed."""
+
+
+class DatabaseOpenError(DatabaseError, OSError):
+    """The file cannot be opened or created: the folder is missing, or access is denied."""
+
+
+class DatabaseBusyError(DatabaseError, TimeoutError):
+    """Another process held the file for longer than the busy timeout."""
+
+
+class DatabaseLockedError(DatabaseError):
+    """A table is locked by another statement of the same process."""
+
+
+class DatabaseFullError(DatabaseError, OSError):
+    """The disk, or the database's size limit, is full."""
+
+
+class DatabaseReadOnlyError(DatabaseError, PermissionError):
+    """The file, or its folder, does not allow writing."""
+
+
+class DatabaseCorruptError(DatabaseError):
+    """The file is not a database, or is damaged."""
+
+
+class IntegrityError(DatabaseError):
+    """A constraint (unique, not null, foreign key, check) refused the statement."""
+
+
+class StatementError(DatabaseError, ValueError):
+    """The SQL, or what it was given, is wrong."""
