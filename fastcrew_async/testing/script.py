@@ -1,0 +1,119 @@
+"""What a scripted model is asked and what it answers."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """The model wants ``name`` called with ``arguments``, which must be JSON values."""
+
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One answer of the model: text, or tool calls, or a refusal.
+
+    A ``status`` of 400 and up refuses, with the text as the error's message. ``latency``, in seconds, replaces the
+    server's or model's own. The token counts are what ``usage`` will say.
+    """
+
+    content: str = ""
+    tool_calls: Sequence[ToolCall] = ()
+    prompt_tokens: int = 10
+    completion_tokens: int = 5
+    latency: float | None = None
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def usage(self) -> dict[str, int]:
+        """The token counts in OpenAI's form."""
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": self.prompt_tokens + self.completion_tokens,
+        }
+
+    def functions(self, prefix: str) -> list[dict[str, Any]]:
+        """The tool calls in OpenAI's form; their ids begin with ``prefix``."""
+        return [
+            {
+                "id": f"{prefix}_{index}",
+                "type": "function",
+                "function": {"name": call.name, "arguments": json.dumps(dict(call.arguments))},
+            }
+            for index, call in enumerate(self.tool_calls)
+        ]
+
+    def react(self) -> str:
+        """The reply in CrewAI's text form (ReAct), for models without tool calls; of several, the first."""
+        if self.tool_calls:
+            call = self.tool_calls[0]
+            thought = self.content or "a tool will help"
+            return f"Thought: {thought}\nAction: {call.name}\nAction Input: {json.dumps(dict(call.arguments))}"
+        if "Final Answer:" in self.content:
+            return self.content
+        return f"Thought: I now know the final answer\nFinal Answer: {self.content}"
+
+
+@dataclass(frozen=True)
+class Request:
+    """One question to the model: its messages, the names of the tools it offers, and the body as it came."""
+
+    messages: Sequence[Mapping[str, Any]]
+    tools: Sequence[str] = ()
+    stream: bool = False
+    body: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_body(cls, body: Mapping[str, Any]) -> Request:
+        """A request out of an OpenAI chat completions body."""
+        tools = [tool["function"]["name"] for tool in body.get("tools") or ()]
+        return cls(body["messages"], tools, bool(body.get("stream")), body)
+
+    @property
+    def text(self) -> str:
+        """The text of all messages, one after another."""
+        return "\n".join(str(message.get("content") or "") for message in self.messages)
+
+    @property
+    def tool_results(self) -> list[str]:
+        """What the tools called so far have answered (native tool calls only)."""
+        return [str(message.get("content")) for message in self.messages if message.get("role") == "tool"]
+
+
+# A function of the request; or the replies in order, of which the last is given again and again; or one reply for all.
+Script = Callable[[Request], Reply | str] | Sequence[Reply | str] | Reply | str
+
+
+class Prompter:
+    """Gives out the replies of a script, from any thread."""
+
+    def __init__(self, script: Script) -> None:
+        if not callable(script) and not isinstance(script, (str, Reply)) and not script:
+            raise ValueError("the script is empty: give it at least one reply")
+        self._script = script
+        self._given = 0
+        self._lock = threading.Lock()
+
+    def reply(self, request: Request) -> Reply:
+        """The answer to `request`."""
+        script = self._script
+        if callable(script):
+            answer = script(request)
+        elif isinstance(script, (str, Reply)):
+            answer = script
+        else:
+            with self._lock:
+                answer = script[min(self._given, len(script) - 1)]
+                self._given += 1
+        return Reply(answer) if isinstance(answer, str) else answer
+

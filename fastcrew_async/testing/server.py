@@ -1,0 +1,195 @@
+"""A scripted model behind the OpenAI chat completions protocol, on a loopback port."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from fastcrew_async.testing.script import Prompter, Reply, Request, Script
+
+_BACKLOG = 2048
+_MAX_HEAD = 64 * 1024
+
+
+class ModelServer:
+    """Answers ``POST {base_url}/chat/completions`` from a script, whole or as server-sent events.
+
+    It runs in a daemon thread with a loop of its own and keeps connections alive::
+
+        with ModelServer("It is green.", latency=0.2) as server:
+            llm = LLM(model="openai/gpt-4o-mini", base_url=server.base_url, api_key="unused")
+
+    ``latency`` is the seconds a reply takes, and may be changed while the server runs.
+    """
+
+    def __init__(self, script: Script, *, latency: float = 0.0) -> None:
+        if latency < 0:
+            raise ValueError(f"latency must be 0 seconds or more, not {latency!r}")
+        self.latency = latency
+        self.in_flight = 0
+        self.peak_in_flight = 0
+        self.answered = 0
+        self.abandoned = 0
+        self._prompter = Prompter(script)
+        self._requests: list[Request] = []
+        self._socket: socket.socket | None = None
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def base_url(self) -> str:
+        """What an OpenAI client takes as ``base_url``; raises ``RuntimeError`` before the server runs."""
+        if self._socket is None:
+            raise RuntimeError("the model server is not running: use it as a context manager, or call start()")
+        return f"http://127.0.0.1:{self._socket.getsockname()[1]}/v1"
+
+    @property
+    def requests(self) -> list[Request]:
+        """Every request so far, in order of arrival."""
+        return list(self._requests)
+
+    def start(self) -> ModelServer:
+        """Listens on a free port of 127.0.0.1 from now on."""
+        if self._thread is not None:
+            raise RuntimeError("the model server runs already")
+        self._socket = socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG)
+        self._loop = asyncio.new_event_loop()
+        arguments = (self._loop, self._socket)
+        self._thread = threading.Thread(target=self._run, args=arguments, name="model-server", daemon=True)
+        self._thread.start()
+        return self
+
+    def close(self) -> None:
+        """Stops listening and ends every connection; closing twice is allowed."""
+        if self._thread is None or self._loop is None:
+            return
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=5)
+        self._thread = self._loop = self._socket = None
+
+    def __enter__(self) -> ModelServer:
+        return self.start()
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _run(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
+        asyncio.set_event_loop(loop)
+        server = loop.run_until_complete(asyncio.start_server(self._serve, sock=sock, limit=_MAX_HEAD))
+        try:
+            loop.run_forever()
+        finally:
+            server.close()
+            connections = asyncio.all_tasks(loop)
+            for connection in connections:
+                connection.cancel()
+            loop.run_until_complete(asyncio.gather(*connections, return_exceptions=True))
+            loop.run_until_complete(asyncio.sleep(0))  # closed transports let go of their sockets one turn later
+            loop.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # Whoever goes away in the middle of anything only ends its own connection.
+        gone = (ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, asyncio.CancelledError)
+        with contextlib.suppress(*gone):
+            while await self._exchange(reader, writer):
+                await writer.drain()
+        writer.close()
+
+    async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """One request and its response; whether the connection goes on."""
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        method, path, _ = head[0].split(" ", 2)
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:-2])}
+        body = await reader.readexactly(int(headers.get("content-length", 0)))
+        if (method, path) != ("POST", "/v1/chat/completions"):
+            writer.write(_response(404, _error(f"no {method} {path} here: POST /v1/chat/completions", 404)))
+            return True
+        try:
+            request = Request.from_body(json.loads(body))
+        except (ValueError, KeyError, TypeError) as error:
+            writer.write(_response(400, _error(f"not a chat completions request: {error!r}", 400)))
+            return True
+        self._requests.append(request)
+        self.in_flight += 1
+        self.peak_in_flight = max(self.peak_in_flight, self.in_flight)
+        try:
+            reply = self._reply(request)
+            await asyncio.sleep(self.latency if reply.latency is None else reply.latency)
+        finally:
+            self.in_flight -= 1
+        if reader.at_eof():
+            self.abandoned += 1
+            return False
+        self.answered += 1
+        if reply.status >= 400:
+            writer.write(_response(reply.status, _error(reply.content, reply.status), dict(reply.headers)))
+        elif request.stream:
+            writer.write(_head(200, {"content-type": "text/event-stream", "transfer-encoding": "chunked"}))
+            for event in _events(request, reply, len(self._requests)):
+                data = f"data: {event}\n\n".encode()
+                writer.write(b"%x\r\n%b\r\n" % (len(data), data))
+            writer.write(b"0\r\n\r\n")
+        else:
+            writer.write(_response(200, _completion(request, reply, len(self._requests)), dict(reply.headers)))
+        return True
+
+    def _reply(self, request: Request) -> Reply:
+        try:
+            return self._prompter.reply(request)
+        except Exception as error:  # the script is the caller's: its failure is the server's answer
+            return Reply(f"the script failed: {error!r}", status=500, headers={"x-should-retry": "false"})
+
+
+def _head(status: int, headers: dict[str, str]) -> bytes:
+    lines = [f"HTTP/1.1 {status} {'OK' if status < 400 else 'Error'}", *(f"{k}: {v}" for k, v in headers.items())]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
+def _response(status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> bytes:
+    data = json.dumps(body).encode()
+    own = {"content-type": "application/json", "content-length": str(len(data))}
+    return _head(status, {**own, **(headers or {})}) + data
+
+
+def _error(message: str, status: int) -> dict[str, Any]:
+    return {"error": {"message": message, "type": "scripted_error", "param": None, "code": str(status)}}
+
+
+def _envelope(request: Request, number: int, kind: str) -> dict[str, Any]:
+    model = request.body.get("model", "scripted")
+    return {"id": f"chatcmpl-{number}", "object": kind, "created": int(time.time()), "model": model}
+
+
+def _completion(request: Request, reply: Reply, number: int) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": reply.content or None}
+    if reply.tool_calls:
+        message["tool_calls"] = reply.functions(f"call_{number}")
+    choice = {"index": 0, "message": message, "finish_reason": "tool_calls" if reply.tool_calls else "stop"}
+    return {**_envelope(request, number, "chat.completion"), "choices": [choice], "usage": reply.usage}
+
+
+def _events(request: Request, reply: Reply, number: int) -> Iterator[str]:
+    """The data of each server-sent event: one a word, the tool calls, the reason of the end, the usage if asked for."""
+    envelope = _envelope(request, number, "chat.completion.chunk")
+
+    def event(delta: dict[str, Any], finish: str | None = None) -> str:
+        return json.dumps({**envelope, "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]})
+
+    yield event({"role": "assistant", "content": ""})
+    for word in re.findall(r"\s*\S+\s*$|\s*\S+", reply.content):
+        yield event({"content": word})
+    if reply.tool_calls:
+        calls = [{"index": index, **call} for index, call in enumerate(reply.functions(f"call_{number}"))]
+        yield event({"tool_calls": calls})
+    yield event({}, "tool_calls" if reply.tool_calls else "stop")
+    if (request.body.get("stream_options") or {}).get("include_usage"):
+        yield json.dumps({**envelope, "choices": [], "usage": reply.usage})
+    yield "[DONE]"
+
