@@ -1,0 +1,19 @@
+//! Rust futures as Python awaitables.
+//!
+//! A finished operation pushes an owned value and an id to the completion queue of the loop that awaits it
+//! (`queue`); the first push into an empty queue wakes the loop (`wake`). The loop's own thread then collects all that
+//! is there and resolves its asyncio futures (`event_loop`). Python objects never leave the loop's side, so no tokio
+//! thread waits for the interpreter, and there is nothing to say when a loop has gone.
+
+#[cfg(feature = "extension-module")]
+pub mod awaitable;
+#[cfg(feature = "extension-module")]
+pub mod event_loop;
+#[cfg(feature = "extension-module")]
+pub mod messenger;
+pub mod queue;
+pub mod value;
+pub mod wake;
+
+#[cfg(feature = "extension-module")]
+pub use event_loop::Bridges;

@@ -1,0 +1,236 @@
+//! The completion queue of one event loop: finished work waits here, as owned values, for the loop to collect it.
+//!
+//! Any thread pushes; only the loop's thread takes. The first push into an empty queue wakes the loop, so a burst of
+//! completions costs one wake. No Python object is in here, so a push never waits for the interpreter.
+
+use super::value::Value;
+use super::wake::Wake;
+use crate::error::Error;
+use crate::runtime::Permit;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A finished operation. `None` says that the loop's side holds the answer already, as a Python object.
+pub struct Completion {
+    pub id: u64,
+    pub outcome: Option<Result<Value, Error>>,
+}
+
+/// What one visit of the loop took out.
+pub struct Taken {
+    pub completions: VecDeque<Completion>,
+    /// The queue is closed and this was its last content: nothing else will ever come.
+    pub finished: bool,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: VecDeque<Completion>,
+    closed: bool,
+}
+
+pub struct CompletionQueue {
+    state: Mutex<State>,
+    wake: Wake,
+}
+
+impl CompletionQueue {
+    pub fn new(wake: Wake) -> Self {
+        Self {
+            state: Mutex::default(),
+            wake,
+        }
+    }
+
+    pub fn wake(&self) -> &Wake {
+        &self.wake
+    }
+
+    /// Adds a completion and wakes the loop if it may be asleep; after `close` it does nothing.
+    pub fn push(&self, completion: Completion) {
+        {
+            let mut state = self.lock();
+            if state.closed {
+                return;
+            }
+            state.waiting.push_back(completion);
+            if state.waiting.len() > 1 {
+                return;
+            }
+        }
+        self.wake.signal();
+    }
+
+    /// Takes up to `limit` completions, oldest first. What is left behind wakes the loop again, so that the host's own
+    /// callbacks run in between.
+    pub fn take(&self, limit: usize) -> Taken {
+        self.wake.clear();
+        let (taken, left) = {
+            let mut state = self.lock();
+            let completions = if state.waiting.len() <= limit {
+                std::mem::take(&mut state.waiting)
+            } else {
+                state.waiting.drain(..limit).collect()
+            };
+            let left = !state.waiting.is_empty();
+            let finished = state.closed && !left;
+            (
+                Taken {
+                    completions,
+                    finished,
+                },
+                left,
+            )
+        };
+        if left {
+            self.wake.signal();
+        }
+        taken
+    }
+
+    /// Refuses later pushes; what is inside can still be taken. The loop is woken to see it.
+    pub fn close(&self) {
+        self.lock().closed = true;
+        self.wake.signal();
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        // Nothing panics while the lock is held, and the state is consistent after each step.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The right, and the duty, to complete one operation once: from any thread, without Python.
+///
+/// Dropped unused, it completes with [`Error::RuntimeClosed`], so that nobody waits for an answer that cannot come.
+pub struct Completer {
+    queue: Arc<CompletionQueue>,
+    id: u64,
+    done: bool,
+    // Given back after the push: a closing runtime waits for it.
+    _permit: Permit,
+}
+
+impl Completer {
+    pub fn new(queue: Arc<CompletionQueue>, id: u64, permit: Permit) -> Self {
+        Self {
+            queue,
+            id,
+            done: false,
+            _permit: permit,
+        }
+    }
+
+    pub fn complete(mut self, outcome: Result<Value, Error>) {
+        self.finish(Some(outcome));
+    }
+
+    /// Says that the answer lies on the loop's side, as a Python object.
+    pub fn complete_held(mut self) {
+        self.finish(None);
+    }
+
+    fn finish(&mut self, outcome: Option<Result<Value, Error>>) {
+        self.done = true;
+        self.queue.push(Completion {
+            id: self.id,
+            outcome,
+        });
+    }
+}
+
+impl Drop for Completer {
+    fn drop(&mut self) {
+        if !self.done {
+            self.finish(Some(Err(Error::RuntimeClosed)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::{channel, Receiver};
+
+    fn queue() -> (CompletionQueue, Receiver<usize>) {
+        let (to, wakes) = channel();
+        (CompletionQueue::new(Wake::Messenger { to, key: 7 }), wakes)
+    }
+
+    fn completion(id: u64) -> Completion {
+        Completion {
+            id,
+            outcome: Some(Ok(Value::None)),
+        }
+    }
+
+    fn ids(taken: &Taken) -> Vec<u64> {
+        taken.completions.iter().map(|c| c.id).collect()
+    }
+
+    #[test]
+    fn a_burst_wakes_once_and_keeps_its_order() {
+        let (queue, wakes) = queue();
+        for id in 0..5 {
+            queue.push(completion(id));
+        }
+        assert_eq!(wakes.try_iter().count(), 1);
+        assert_eq!(ids(&queue.take(100)), [0, 1, 2, 3, 4]);
+        queue.push(completion(5));
+        assert_eq!(wakes.try_iter().count(), 1);
+    }
+
+    #[test]
+    fn what_is_left_behind_wakes_again() {
+        let (queue, wakes) = queue();
+        for id in 0..5 {
+            queue.push(completion(id));
+        }
+        assert_eq!(wakes.try_iter().count(), 1);
+        assert_eq!(ids(&queue.take(3)), [0, 1, 2]);
+        assert_eq!(wakes.try_iter().count(), 1);
+        assert_eq!(ids(&queue.take(3)), [3, 4]);
+        assert_eq!(wakes.try_iter().count(), 0);
+    }
+
+    #[test]
+    fn close_delivers_what_is_inside_and_refuses_the_rest() {
+        let (queue, _wakes) = queue();
+        queue.push(completion(1));
+        queue.push(completion(2));
+        queue.close();
+        queue.push(completion(3));
+        let first = queue.take(1);
+        assert_eq!((ids(&first), first.finished), (vec![1], false));
+        let last = queue.take(1);
+        assert_eq!((ids(&last), last.finished), (vec![2], true));
+    }
+
+    #[test]
+    fn a_dropped_completer_answers_that_the_runtime_is_closed() {
+        let (queue, _wakes) = queue();
+        let queue = Arc::new(queue);
+        let permit = crate::runtime::Intake::default().enter().unwrap();
+        drop(Completer::new(queue.clone(), 9, permit));
+        let taken = queue.take(10);
+        assert_eq!(
+            taken.completions[0].outcome,
+            Some(Err(Error::RuntimeClosed))
+        );
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_descriptor_is_readable_only_while_signalled() {
+        use crate::bridge::wake::Descriptor;
+        let wake = Wake::Descriptor(Descriptor::new().unwrap());
+        wake.signal();
+        wake.signal();
+        wake.clear();
+        wake.clear();
+    }
+}

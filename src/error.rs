@@ -1,0 +1,110 @@
+//! The core's one error type, and its one conversion to the exceptions of `fastcrew_async/errors.py`.
+
+use thiserror::Error as ThisError;
+
+/// Which of the database exceptions an error becomes; the names are those of `errors.py`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DatabaseErrorKind {
+    Other,
+    Closed,
+    Open,
+    Busy,
+    Locked,
+    Full,
+    ReadOnly,
+    Corrupt,
+    Integrity,
+    Statement,
+}
+
+#[derive(Debug, Clone, PartialEq, ThisError)]
+pub enum Error {
+    #[error("the runtime is closed; fastcrew_async.runtime.get() makes a new one")]
+    RuntimeClosed,
+    #[error("this {what} belongs to process {owner}, and this is process {current}: make a new one after the fork")]
+    Forked {
+        what: &'static str,
+        owner: u32,
+        current: u32,
+    },
+    #[error("the compiled core panicked: {0}; please report it")]
+    Panic(String),
+    #[error("{message}")]
+    Database {
+        kind: DatabaseErrorKind,
+        message: String,
+    },
+    /// A number that does not fit; Python's `OverflowError`.
+    #[error("{0}")]
+    Overflow(String),
+    /// An argument of a right type and a wrong value; Python's `ValueError`.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+impl Error {
+    pub fn database(kind: DatabaseErrorKind, message: impl Into<String>) -> Self {
+        Self::Database {
+            kind,
+            message: message.into(),
+        }
+    }
+
+    /// The error for a payload caught by `catch_unwind` or a join handle.
+    pub fn from_panic(payload: &(dyn std::any::Any + Send)) -> Self {
+        let text = payload
+            .downcast_ref::<&str>()
+            .map(|text| (*text).to_owned())
+            .or_else(|| payload.downcast_ref::<String>().cloned())
+            .unwrap_or_else(|| "no message".to_owned());
+        Self::Panic(text)
+    }
+}
+
+#[cfg(feature = "extension-module")]
+mod python {
+    use super::{DatabaseErrorKind, Error};
+    use pyo3::exceptions::{PyOverflowError, PyValueError};
+    use pyo3::prelude::*;
+
+    impl DatabaseErrorKind {
+        fn class(self) -> &'static str {
+            match self {
+                Self::Other => "DatabaseError",
+                Self::Closed => "DatabaseClosedError",
+                Self::Open => "DatabaseOpenError",
+                Self::Busy => "DatabaseBusyError",
+                Self::Locked => "DatabaseLockedError",
+                Self::Full => "DatabaseFullError",
+                Self::ReadOnly => "DatabaseReadOnlyError",
+                Self::Corrupt => "DatabaseCorruptError",
+                Self::Integrity => "IntegrityError",
+                Self::Statement => "StatementError",
+            }
+        }
+    }
+
+    impl From<Error> for PyErr {
+        fn from(error: Error) -> Self {
+            let message = error.to_string();
+            let class = match error {
+                Error::RuntimeClosed => "RuntimeClosedError",
+                Error::Forked { .. } => "ForkedProcessError",
+                Error::Panic(_) => "CorePanicError",
+                Error::Database { kind, .. } => kind.class(),
+                Error::Overflow(_) => return PyOverflowError::new_err(message),
+                Error::Invalid(_) => return PyValueError::new_err(message),
+            };
+            Python::attach(|py| {
+                let made = py
+                    .import("fastcrew_async.errors")
+                    .and_then(|errors| errors.getattr(class))
+                    .and_then(|class| class.call1((message,)));
+                match made {
+                    Ok(exception) => PyErr::from_value(exception),
+                    Err(failure) => failure,
+                }
+            })
+        }
+    }
+}
