@@ -24,7 +24,7 @@ export CREWAI_TRACING_ENABLED := false
 .DELETE_ON_ERROR:
 
 demo: build
-	$(RUN) -m fastcrew_async.cli demo
+	$(RUN) -m fastcrew_async demo
 
 test: lint types stubs rust-test smoke python-test
 

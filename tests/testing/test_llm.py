@@ -52,5 +52,5 @@ def test_a_refusal_raises() -> None:
 
 
 def test_negative_latency_is_refused() -> None:
-    with pytest.raises(ValueError, match="not -0.5"):
+    with pytest.raises(ValueError, match=r"not -0\.5"):
         ScriptedLLM("ok", latency=-0.5)

@@ -1,0 +1,1 @@
+"""The demonstration behind ``fastcrew-async demo``: one crew, this engine beside stock CrewAI."""

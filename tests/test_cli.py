@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "fastcrew_async", *arguments],
+        cwd=ROOT,
+        env=os.environ | {"NO_COLOR": "1", "COLUMNS": "120"} | environment,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+
+def test_without_arguments_it_lists_the_commands() -> None:
+    done = run()
+    assert "demo" in done.stdout + done.stderr
+    assert "status" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", ["typer", "rich"])
+def test_a_missing_extra_is_named(name: str, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.modules['{name}'] = None\n")
+    done = run("demo", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 1
+    assert done.stderr.strip() == f"the command line needs {name}: pip install 'fastcrew-async[cli]'"
+
+
+def test_a_real_model_needs_a_key() -> None:
+    done = run("demo", "--real", OPENAI_API_KEY="")
+    assert done.returncode == 2
+    assert "OPENAI_API_KEY" in done.stderr
+
+
+@pytest.mark.timeout(120)
+def test_the_demo_ends_in_a_table_of_right_answers() -> None:
+    done = run("demo", "--kickoffs", "3", "--latency", "0", "--no-stock")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Order 0 for Ada: sencha at 70 °C for 1 minute. 1 cups: 2.80 EUR." in done.stdout
+    assert re.search(r"fastcrew-async\s+│\s+3 │\s+3 │", done.stdout)
+
+
+def test_status_names_the_core() -> None:
+    done = run("status")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"rust|python", done.stdout)
