@@ -12,8 +12,6 @@ VENV   := .venv
 RUN    := $(VENV)/bin/python
 CARGO  := $(shell command -v cargo 2>/dev/null)
 RUST   := Cargo.toml $(wildcard Cargo.lock) $(shell find src -name '*.rs')
-# `cargo test` links the interpreter it is built for.
-export PYO3_PYTHON := $(CURDIR)/$(RUN)
 
 export CREWAI_DISABLE_TELEMETRY := true
 export OTEL_SDK_DISABLED := true
@@ -69,7 +67,7 @@ lint-rust: $(VENV)/.dependencies
 	@cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 || \
 	  { echo "lint needs rustfmt and clippy: rustup component add rustfmt clippy" >&2; exit 1; }
 	cargo fmt --check
-	cargo clippy --all-targets -- -D warnings
+	cargo clippy --all-targets --all-features -- -D warnings
 .PHONY: lint-rust
 
 stubs: build

@@ -20,7 +20,7 @@ def answer(request: Request) -> str:
     return next(f"Much can be said about {topic}." for topic in TOPICS if topic in request.text)
 
 
-TOPICS = ["tea", "rain", "trains"]
+TOPICS = ["tea", "rain", "sleep"]
 llm = LLM(os.environ.get("MODEL", "openai/gpt-4o-mini")) if "OPENAI_API_KEY" in os.environ else ScriptedLLM(answer)
 writer = Agent(role="Writer", goal="Write one good sentence", backstory="Brief.", llm=llm)
 task = Task(description="Write about {topic}.", expected_output="One sentence", agent=writer)

@@ -22,8 +22,9 @@ def run(*arguments: str, folder: Path) -> str:
         "PYTHONPATH": str(ROOT),
     }
     environment.pop("OPENAI_API_KEY", None)
+    command = [sys.executable, *arguments]
     done = subprocess.run(
-        [sys.executable, *arguments], env=environment, cwd=folder, capture_output=True, text=True, timeout=50, check=False
+        command, env=environment, cwd=folder, capture_output=True, text=True, timeout=50, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -34,7 +35,7 @@ def test_quickstart(tmp_path: Path) -> None:
     assert out.splitlines()[-3:] == [
         "tea: Much can be said about tea.",
         "rain: Much can be said about rain.",
-        "trains: Much can be said about trains.",
+        "sleep: Much can be said about sleep.",
     ]
 
 

@@ -54,3 +54,9 @@ def test_a_refusal_raises() -> None:
 def test_negative_latency_is_refused() -> None:
     with pytest.raises(ValueError, match=r"not -0\.5"):
         ScriptedLLM("ok", latency=-0.5)
+
+
+def test_tokens_are_estimated() -> None:
+    llm = ScriptedLLM("ok")
+    assert llm.get_input_tokens_count("12345") == 2
+    assert llm.get_input_tokens_count([{"role": "user", "content": "1234"}, {"role": "assistant", "content": None}]) == 1
