@@ -3,6 +3,7 @@
 pub mod bridge;
 pub mod error;
 pub mod runtime;
+pub mod store;
 pub mod tools;
 
 #[cfg(feature = "extension-module")]
@@ -14,6 +15,8 @@ mod _core {
     use crate::bridge::awaitable::Awaitable;
     #[pymodule_export]
     use crate::runtime::Runtime;
+    #[pymodule_export]
+    use crate::store::PyStore;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -1,0 +1,325 @@
+//! The one thread that writes: it commits what has queued up in one transaction, and acknowledges after the COMMIT.
+//!
+//! Each caller's work runs in a savepoint of its own, so a failure undoes and fails that work only. A failed COMMIT fails
+//! its whole group. Between processes the writers take turns by `BEGIN IMMEDIATE`, tried again until the busy timeout.
+
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use rusqlite::Connection;
+use tokio::sync::{mpsc, oneshot};
+
+use super::connection::{open_writer, Refusal};
+use super::failure::{failure, is_busy};
+use super::work::Work;
+use super::{Options, Stats};
+use crate::bridge::value::Value;
+use crate::error::{DatabaseErrorKind as Kind, Error};
+
+type Answer = Result<Value, Error>;
+
+/// A group ends at this many works, or at this age, so that the first in it does not wait for ever.
+const GROUP_SIZE: usize = 1024;
+const GROUP_TIME: Duration = Duration::from_millis(50);
+/// Past this size (bytes) the log is emptied even if readers always overlap, and how long that waits for them.
+const LOG_LIMIT: u64 = 64 * 1024 * 1024;
+const LOG_PATIENCE: Duration = Duration::from_millis(250);
+
+pub struct Job {
+    work: Work,
+    answer: oneshot::Sender<Answer>,
+    since: Instant,
+}
+
+impl Job {
+    pub fn new(work: Work, answer: oneshot::Sender<Answer>) -> Self {
+        Self {
+            work,
+            answer,
+            since: Instant::now(),
+        }
+    }
+
+    /// The caller has gone: its turn had not come, so the write is withdrawn.
+    fn withdrawn(&self) -> bool {
+        self.answer.is_closed()
+    }
+
+    fn finish(self, answer: Answer) {
+        // A caller that left after its turn began is not an error: the write is on disk.
+        let _ = self.answer.send(answer);
+    }
+}
+
+#[derive(Default)]
+pub struct Tally {
+    writes: AtomicU64,
+    commits: AtomicU64,
+    largest_group: AtomicU64,
+    /// The file exists and has its format: readers may open it.
+    opened: AtomicBool,
+}
+
+impl Tally {
+    fn committed(&self, writes: usize) {
+        let writes = writes as u64;
+        self.writes.fetch_add(writes, Relaxed);
+        self.commits.fetch_add(1, Relaxed);
+        self.largest_group.fetch_max(writes, Relaxed);
+    }
+
+    pub fn opened(&self) -> bool {
+        self.opened.load(Relaxed)
+    }
+
+    pub fn stats(&self, queued: usize) -> Stats {
+        Stats {
+            queued,
+            writes: self.writes.load(Relaxed),
+            commits: self.commits.load(Relaxed),
+            largest_group: self.largest_group.load(Relaxed),
+        }
+    }
+}
+
+pub struct Writer {
+    options: Options,
+    log: PathBuf,
+    /// The log's size at which it is emptied next.
+    log_limit: u64,
+    inbox: mpsc::Receiver<Job>,
+    connection: Option<Connection>,
+    /// When the file was last ours; a caller's patience counts from here or from its call, whichever is later.
+    ours_at: Instant,
+    tally: Arc<Tally>,
+}
+
+impl Writer {
+    pub fn new(options: Options, inbox: mpsc::Receiver<Job>, tally: Arc<Tally>) -> Self {
+        let mut log = options.path.clone().into_os_string();
+        log.push("-wal");
+        Self {
+            options,
+            log: log.into(),
+            log_limit: LOG_LIMIT,
+            inbox,
+            connection: None,
+            ours_at: Instant::now(),
+            tally,
+        }
+    }
+
+    /// Serves until every sender is gone and the queue is empty.
+    pub fn run(mut self) {
+        while let Some(job) = self.inbox.blocking_recv() {
+            if job.withdrawn() {
+                continue;
+            }
+            // Unwinding drops the group's answers, which fails its callers; the connection may be in any state.
+            if catch_unwind(AssertUnwindSafe(|| self.serve(job))).is_err() {
+                self.connection = None;
+            }
+        }
+    }
+
+    fn serve(&mut self, first: Job) {
+        if matches!(first.work, Work::Open) {
+            let opened = self.patiently(first.since, |_| Ok(()));
+            return first.finish(opened.map(|()| Value::None));
+        }
+        if let Err(error) = self.begin(first.since) {
+            return first.finish(Err(error));
+        }
+        let began = Instant::now();
+        let mut group = Vec::new();
+        let mut next = Some(first);
+        while let Some(job) = next.take() {
+            if !job.withdrawn() {
+                let answer = self.run_in_savepoint(&job.work);
+                group.push((job, answer));
+                if self.connection().is_autocommit() {
+                    // SQLite itself rolled the transaction back (OR ROLLBACK, a full disk): the last work did it.
+                    return self.serve_one_by_one(group);
+                }
+            }
+            if group.len() < GROUP_SIZE && began.elapsed() < GROUP_TIME {
+                next = self.inbox.try_recv().ok();
+            }
+        }
+        match self.commit(group.len()) {
+            Ok(()) => group
+                .into_iter()
+                .for_each(|(job, answer)| job.finish(answer)),
+            Err(Error::Database {
+                kind: Kind::Integrity,
+                ..
+            }) if group.len() > 1 => {
+                // A deferred constraint is judged at COMMIT; alone, each work meets its own.
+                self.serve_one_by_one(group);
+            }
+            Err(error) => {
+                for (job, answer) in group {
+                    job.finish(answer.and(Err(error.clone())));
+                }
+            }
+        }
+        self.keep_log_small();
+    }
+
+    /// The group's transaction is gone. Works that had failed keep their error; the others run again, each in its own.
+    fn serve_one_by_one(&mut self, group: Vec<(Job, Answer)>) {
+        for (job, answer) in group {
+            let answer = answer.and_then(|_| {
+                self.begin(job.since)?;
+                let answer = self.run_in_savepoint(&job.work)?;
+                self.commit(1).map(|()| answer)
+            });
+            self.roll_back();
+            job.finish(answer);
+        }
+    }
+
+    fn begin(&mut self, since: Instant) -> Result<(), Error> {
+        self.patiently(since, |connection| {
+            connection
+                .prepare_cached("BEGIN IMMEDIATE")?
+                .raw_execute()
+                .map(drop)
+        })
+    }
+
+    /// Opens the file where needed and does `act`, again and again while another process holds the file.
+    fn patiently(
+        &mut self,
+        since: Instant,
+        act: impl Fn(&Connection) -> rusqlite::Result<()>,
+    ) -> Result<(), Error> {
+        let deadline = since.max(self.ours_at) + self.options.busy_timeout;
+        loop {
+            let busy = match self.open().and_then(|connection| {
+                act(connection).map_err(|error| {
+                    if is_busy(&error) {
+                        Refusal::Busy(error)
+                    } else {
+                        Refusal::Final(failure(path_of(connection), &error))
+                    }
+                })
+            }) {
+                Ok(()) => {
+                    self.ours_at = Instant::now();
+                    return Ok(());
+                }
+                Err(Refusal::Final(error)) => return Err(error),
+                Err(Refusal::Busy(error)) => error,
+            };
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(failure(&self.options.path, &busy));
+            }
+            thread::sleep(left.min(pause()));
+        }
+    }
+
+    fn open(&mut self) -> Result<&Connection, Refusal> {
+        if self.connection.is_none() {
+            let connection = open_writer(&self.options.path, self.options.durability)?;
+            self.connection = Some(connection);
+            self.tally.opened.store(true, Relaxed);
+        }
+        Ok(self.connection())
+    }
+
+    fn run_in_savepoint(&self, work: &Work) -> Answer {
+        let connection = self.connection();
+        let control = |sql: &str| {
+            let done = connection
+                .prepare_cached(sql)
+                .and_then(|mut control| control.raw_execute());
+            done.map_err(|error| failure(path_of(connection), &error))
+        };
+        control("SAVEPOINT caller")?;
+        let answer = work.run(connection);
+        if answer.is_err() && !connection.is_autocommit() {
+            control("ROLLBACK TO caller")?;
+        }
+        if !connection.is_autocommit() {
+            control("RELEASE caller")?;
+        }
+        answer
+    }
+
+    fn commit(&mut self, writes: usize) -> Result<(), Error> {
+        let committed = self
+            .connection()
+            .prepare_cached("COMMIT")
+            .and_then(|mut commit| commit.raw_execute());
+        self.ours_at = Instant::now();
+        match committed {
+            Ok(_) => {
+                self.tally.committed(writes);
+                Ok(())
+            }
+            Err(error) => {
+                let error = failure(&self.options.path, &error);
+                self.roll_back();
+                Err(error)
+            }
+        }
+    }
+
+    /// Ends an open transaction; a connection that cannot is replaced by the next work.
+    fn roll_back(&mut self) {
+        let Some(connection) = &self.connection else {
+            return;
+        };
+        if !connection.is_autocommit() && connection.execute_batch("ROLLBACK").is_err() {
+            self.connection = None;
+        }
+    }
+
+    /// SQLite's own checkpoints never empty a log that some reader always uses; this one waits for the readers a little.
+    fn keep_log_small(&mut self) {
+        let Some(connection) = &self.connection else {
+            return;
+        };
+        let size = std::fs::metadata(&self.log).map_or(0, |log| log.len());
+        if size < self.log_limit {
+            return;
+        }
+        let emptied = connection
+            .busy_timeout(LOG_PATIENCE)
+            .and_then(|()| {
+                connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| {
+                    row.get::<_, i64>(0)
+                })
+            })
+            .is_ok_and(|busy| busy == 0);
+        // A failed attempt is repeated when the log has grown by as much again: the writes go on.
+        self.log_limit = if emptied { LOG_LIMIT } else { size + LOG_LIMIT };
+        if connection.busy_timeout(Duration::ZERO).is_err() {
+            self.connection = None;
+        }
+    }
+
+    fn connection(&self) -> &Connection {
+        self.connection
+            .as_ref()
+            .expect("a transaction is open, so the connection is")
+    }
+}
+
+fn path_of(connection: &Connection) -> &Path {
+    Path::new(connection.path().unwrap_or_default())
+}
+
+/// Between two tries for a busy file: 0.5 to 2 ms, scattered, so that many processes all get their turn.
+fn pause() -> Duration {
+    let scatter = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |now| now.subsec_nanos() % 1500);
+    Duration::from_micros(500 + u64::from(scatter))
+}
