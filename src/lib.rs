@@ -17,6 +17,8 @@ mod _core {
     use crate::runtime::Runtime;
     #[pymodule_export]
     use crate::store::PyStore;
+    #[pymodule_export]
+    use crate::tools::work_queue::{Job, WorkQueue};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

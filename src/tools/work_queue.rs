@@ -1,6 +1,326 @@
+//! The queue that feeds the pool of Python threads: which job is next, and when another thread is needed.
+//!
+//! Workers wait in `take` with the GIL released. Jobs and workers are counted under one lock, so a job is never left
+//! without a worker that will come for it. Jobs put by a job ("nested") go first and may exceed the limit of workers:
+//! the job that waits for them holds a worker meanwhile, and would hold it for ever otherwise.
+
+use crate::bridge::awaitable::{Abort, Awaitable, Begun};
+use crate::bridge::event_loop::LoopBridge;
+use crate::bridge::queue::Completer;
+use crate::error::Error;
+use crate::runtime::Runtime;
+use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-#[pyclass(frozen, module = "fastcrew_async._core")]
-pub struct Job;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+#[derive(Default)]
+struct State {
+    /// Waiting jobs, the oldest first.
+    jobs: BTreeMap<u64, Py<Job>>,
+    nested: BTreeMap<u64, Py<Job>>,
+    tickets: u64,
+    workers: usize,
+    running: usize,
+    done: u64,
+    abandoned: u64,
+    closed: bool,
+}
+
+impl State {
+    /// Counts a worker more if the jobs that wait need one; the caller then starts it.
+    fn grow(&mut self, max_workers: usize, nested: bool) -> bool {
+        let available = self.workers - self.running;
+        let wanted = if nested {
+            self.nested.len() > available
+        } else {
+            self.workers < max_workers && self.jobs.len() + self.nested.len() > available
+        };
+        self.workers += usize::from(wanted);
+        wanted
+    }
+
+    fn next(&mut self, max_workers: usize) -> Option<Py<Job>> {
+        if let Some((_, job)) = self.nested.pop_first() {
+            return Some(job);
+        }
+        if self.workers > max_workers {
+            return None;
+        }
+        self.jobs.pop_first().map(|(_, job)| job)
+    }
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One call on its way to a worker and back.
+#[pyclass(frozen, weakref, module = "fastcrew_async._core")]
+pub struct Job {
+    shared: Arc<Shared>,
+    ticket: u64,
+    call: Mutex<Option<Py<PyAny>>>,
+    reply: Mutex<Option<Reply>>,
+}
+
+struct Reply {
+    bridge: Py<LoopBridge>,
+    id: u64,
+    completer: Completer,
+}
+
 impl Job {
-    pub fn abandon(&self) {}
+    /// Nobody waits for it any more: one that waits is removed, one that runs is left alone and counted.
+    pub fn abandon(&self) {
+        if self.is_finished() {
+            return;
+        }
+        let removed = {
+            let mut state = self.shared.lock();
+            let removed = state
+                .jobs
+                .remove(&self.ticket)
+                .or_else(|| state.nested.remove(&self.ticket));
+            state.abandoned += u64::from(removed.is_none());
+            removed
+        };
+        // Both are dropped without a lock held: releasing Python objects may run Python code.
+        drop(removed);
+        let call = self
+            .call
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        drop(call);
+    }
+
+    fn is_finished(&self) -> bool {
+        self.reply
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_none()
+    }
+
+    fn finish(&self, answer: PyResult<Py<PyAny>>) {
+        let reply = self
+            .reply
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(reply) = reply {
+            {
+                let mut state = self.shared.lock();
+                state.running -= 1;
+                state.done += 1;
+            }
+            reply.bridge.get().hold(reply.id, answer);
+            reply.completer.complete_held();
+        }
+    }
+}
+
+#[pymethods]
+impl Job {
+    /// What to call, once; None when the job was abandoned.
+    fn call(&self) -> Option<Py<PyAny>> {
+        self.call
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+
+    /// Answers the job. Only the first answer counts.
+    fn set_result(&self, value: Py<PyAny>) {
+        self.finish(Ok(value));
+    }
+
+    /// Fails the job with what the call raised.
+    fn set_exception(&self, exception: Bound<'_, PyAny>) {
+        let py = exception.py();
+        let error = PyErr::from_value(exception);
+        if error.is_instance_of::<PyStopIteration>(py) {
+            // To a coroutine it would be a result.
+            let wrapped = PyRuntimeError::new_err("the call raised StopIteration");
+            wrapped.set_cause(py, Some(error));
+            self.finish(Err(wrapped));
+        } else {
+            self.finish(Err(error));
+        }
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if let Ok(call) = self.call.try_lock() {
+            visit.call(&*call)?;
+        }
+        if let Ok(reply) = self.reply.try_lock() {
+            visit.call(reply.as_ref().map(|reply| &reply.bridge))?;
+        }
+        Ok(())
+    }
+}
+
+/// Jobs for at most `max_workers` threads, which the caller runs.
+#[pyclass(frozen, module = "fastcrew_async._core")]
+pub struct WorkQueue {
+    runtime: Py<Runtime>,
+    max_workers: usize,
+    shared: Arc<Shared>,
+}
+
+#[pymethods]
+impl WorkQueue {
+    #[new]
+    fn new(runtime: Py<Runtime>, max_workers: usize) -> PyResult<Self> {
+        if max_workers == 0 {
+            return Err(Error::Invalid("max_workers must be at least 1, not 0".to_owned()).into());
+        }
+        Ok(Self {
+            runtime,
+            max_workers,
+            shared: Arc::default(),
+        })
+    }
+
+    /// Queues `call` for a worker and gives its awaitable, which belongs to the running loop. The second value says that
+    /// the caller must start one more worker now.
+    #[pyo3(signature = (call, nested=false))]
+    fn put(&self, py: Python<'_>, call: Py<PyAny>, nested: bool) -> PyResult<(Awaitable, bool)> {
+        let runtime = self.runtime.get();
+        let permit = runtime.core().enter()?;
+        let bridge = runtime.bridge(py)?.unbind();
+        let (future, id, completer) = bridge.get().open(py, permit)?;
+        let ticket = {
+            let mut state = self.shared.lock();
+            state.tickets += 1;
+            state.tickets
+        };
+        let reply = Reply {
+            bridge: bridge.clone_ref(py),
+            id,
+            completer,
+        };
+        let job = Job {
+            shared: self.shared.clone(),
+            ticket,
+            call: Mutex::new(Some(call)),
+            reply: Mutex::new(Some(reply)),
+        };
+        let job = Py::new(py, job)?;
+        let begun = Begun::new(bridge, future, id, Abort::Job(job.clone_ref(py)));
+        let grow = {
+            let mut state = self.shared.lock();
+            if state.closed {
+                return Err(Error::RuntimeClosed.into());
+            }
+            let jobs = if nested {
+                &mut state.nested
+            } else {
+                &mut state.jobs
+            };
+            jobs.insert(ticket, job);
+            state.grow(self.max_workers, nested)
+        };
+        self.shared.changed.notify_one();
+        Ok((Awaitable::begun(begun), grow))
+    }
+
+    /// The next job for the calling worker, which waits for it at most `timeout` seconds with the GIL released. None ends
+    /// the worker: nothing came, or there are too many workers, or the queue is closed.
+    fn take(&self, py: Python<'_>, timeout: f64) -> PyResult<Option<Py<Job>>> {
+        self.runtime.get().core().check_process("work queue")?;
+        let timeout = Duration::try_from_secs_f64(timeout).unwrap_or(Duration::MAX);
+        Ok(py.detach(|| {
+            let shared = &self.shared;
+            let mut state = shared.lock();
+            let mut job = state.next(self.max_workers);
+            if job.is_none() && !state.closed && state.workers <= self.max_workers {
+                let deadline = std::time::Instant::now().checked_add(timeout);
+                while job.is_none() && !state.closed {
+                    let left = deadline.map_or(timeout, |deadline| {
+                        deadline.saturating_duration_since(std::time::Instant::now())
+                    });
+                    if left.is_zero() {
+                        break;
+                    }
+                    state = match shared.changed.wait_timeout(state, left) {
+                        Ok((state, _)) => state,
+                        Err(poisoned) => poisoned.into_inner().0,
+                    };
+                    job = state.next(self.max_workers);
+                }
+            }
+            match job {
+                Some(_) => state.running += 1,
+                None => {
+                    state.workers -= 1;
+                    // It may have been the one too many that kept a waiting worker from the next job.
+                    if !state.jobs.is_empty() {
+                        shared.changed.notify_one();
+                    }
+                }
+            }
+            job
+        }))
+    }
+
+    /// Takes back a worker that `put` asked for and that could not be started.
+    fn lost(&self) {
+        self.shared.lock().workers -= 1;
+    }
+
+    /// Ends the workers that wait, and fails the jobs that do.
+    fn close(&self) -> PyResult<()> {
+        self.runtime.get().core().check_process("work queue")?;
+        let waiting = {
+            let mut state = self.shared.lock();
+            state.closed = true;
+            (
+                std::mem::take(&mut state.jobs),
+                std::mem::take(&mut state.nested),
+            )
+        };
+        self.shared.changed.notify_all();
+        drop(waiting);
+        Ok(())
+    }
+
+    /// Workers, running and waiting jobs now; done and abandoned jobs so far.
+    fn stats(&self) -> PyResult<BTreeMap<&'static str, u64>> {
+        self.runtime.get().core().check_process("work queue")?;
+        let state = self.shared.lock();
+        Ok(BTreeMap::from([
+            ("workers", state.workers as u64),
+            ("running", state.running as u64),
+            ("waiting", (state.jobs.len() + state.nested.len()) as u64),
+            ("done", state.done),
+            ("abandoned", state.abandoned),
+        ]))
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if let Ok(state) = self.shared.state.try_lock() {
+            for job in state.jobs.values().chain(state.nested.values()) {
+                visit.call(job)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for WorkQueue {
+    fn drop(&mut self) {
+        // Waiting jobs and the shared state hold each other. In a forked child the lock may be held for ever.
+        let _ = self.close();
+    }
 }

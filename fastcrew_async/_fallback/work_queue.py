@@ -1,0 +1,179 @@
+"""The queue that feeds the pool of threads: which job is next, and when another thread is needed.
+
+Jobs and workers are counted under one lock, so a job is never left without a worker that will come for it. Jobs put by
+a job ("nested") go first and may exceed the limit of workers: the job that waits for them holds a worker meanwhile, and
+would hold it for ever otherwise.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TypeVar, cast
+
+from fastcrew_async._fallback.bridge import Awaitable, Operation
+from fastcrew_async._fallback.runtime import Runtime
+from fastcrew_async.errors import RuntimeClosedError
+
+T = TypeVar("T")
+
+
+class Job:
+    """One call on its way to a worker and back."""
+
+    def __init__(self, queue: WorkQueue, call: Callable[[], object], operation: Operation[object]) -> None:
+        self._queue = queue
+        self._call: Callable[[], object] | None = call
+        self._operation: Operation[object] | None = operation
+
+    def call(self) -> Callable[[], object] | None:
+        """What to call, once; None when the job was abandoned."""
+        call, self._call = self._call, None
+        return call
+
+    def set_result(self, value: object) -> None:
+        """Answer the job. Only the first answer counts."""
+        self._finish(value, None)
+
+    def set_exception(self, exception: BaseException) -> None:
+        """Fail the job with what the call raised."""
+        if isinstance(exception, StopIteration):
+            # To a coroutine it would be a result.
+            wrapped = RuntimeError("the call raised StopIteration")
+            wrapped.__cause__ = exception
+            exception = wrapped
+        self._finish(None, exception)
+
+    def abandon(self) -> None:
+        """Nobody waits for it any more: one that waits is removed, one that runs is left alone and counted."""
+        if self._operation is not None:
+            self._queue._abandon(self)
+            self._call = None
+
+    def _finish(self, value: object, error: BaseException | None) -> None:
+        operation, self._operation = self._operation, None
+        if operation is not None:
+            self._queue._finished()
+            operation.complete(value, error)
+
+
+class WorkQueue:
+    """Jobs for at most ``max_workers`` threads, which the caller runs.
+
+    Raises:
+        ValueError: ``max_workers`` is less than 1.
+    """
+
+    def __init__(self, runtime: Runtime, max_workers: int) -> None:
+        if max_workers < 1:
+            raise ValueError(f"max_workers must be at least 1, not {max_workers}")
+        self._runtime = runtime
+        self._max_workers = max_workers
+        # Dictionaries as ordered sets: the oldest first, any one removed at once.
+        self._jobs: dict[Job, None] = {}
+        self._nested: dict[Job, None] = {}
+        self._workers = self._running = self._done = self._abandoned = 0
+        self._closed = False
+        self._changed = threading.Condition()
+
+    def put(self, call: Callable[[], T], nested: bool = False) -> tuple[Awaitable[T], bool]:
+        """Queue ``call`` for a worker and give its awaitable, which belongs to the running loop. The second value says
+        that the caller must start one more worker now."""
+        operation: Operation[object] = Operation(self._runtime)
+        job = Job(self, call, operation)
+        with self._changed:
+            if self._closed:
+                self._runtime.leave(operation)
+                raise RuntimeClosedError("the work queue is closed")
+            (self._nested if nested else self._jobs)[job] = None
+            available = self._workers - self._running
+            if nested:
+                grow = len(self._nested) > available
+            else:
+                grow = self._workers < self._max_workers and len(self._jobs) + len(self._nested) > available
+            self._workers += grow
+            self._changed.notify()
+
+        async def start() -> T:
+            try:
+                return cast(T, await operation.wait())
+            finally:
+                job.abandon()
+
+        return Awaitable(start), grow
+
+    def take(self, timeout: float) -> Job | None:
+        """The next job for the calling worker, which waits for it at most ``timeout`` seconds. None ends the worker:
+        nothing came, or there are too many workers, or the queue is closed."""
+        self._runtime.check_process("work queue")
+        with self._changed:
+            job = self._next()
+            if job is None and not self._closed and self._workers <= self._max_workers:
+                found: list[Job] = []
+
+                def come() -> bool:
+                    found.extend(job for job in (self._next(),) if job is not None)
+                    return bool(found) or self._closed
+
+                self._changed.wait_for(come, timeout)
+                job = found[0] if found else None
+            if job is not None:
+                self._running += 1
+            else:
+                self._workers -= 1
+                if self._jobs:
+                    # It may have been the one too many that kept a waiting worker from the next job.
+                    self._changed.notify()
+            return job
+
+    def lost(self) -> None:
+        """Take back a worker that ``put`` asked for and that could not be started."""
+        with self._changed:
+            self._workers -= 1
+
+    def close(self) -> None:
+        """End the workers that wait, and fail the jobs that do."""
+        self._runtime.check_process("work queue")
+        with self._changed:
+            self._closed = True
+            waiting = [*self._nested, *self._jobs]
+            self._nested.clear()
+            self._jobs.clear()
+            self._changed.notify_all()
+        for job in waiting:
+            operation, job._operation = job._operation, None
+            if operation is not None:
+                operation.complete(error=RuntimeClosedError("the work queue is closed"))
+
+    def stats(self) -> dict[str, int]:
+        """Workers, running and waiting jobs now; done and abandoned jobs so far."""
+        self._runtime.check_process("work queue")
+        with self._changed:
+            return {
+                "workers": self._workers,
+                "running": self._running,
+                "waiting": len(self._jobs) + len(self._nested),
+                "done": self._done,
+                "abandoned": self._abandoned,
+            }
+
+    def _next(self) -> Job | None:
+        jobs = self._nested or (self._jobs if self._workers <= self._max_workers else None)
+        if not jobs:
+            return None
+        job = next(iter(jobs))
+        del jobs[job]
+        return job
+
+    def _abandon(self, job: Job) -> None:
+        with self._changed:
+            if job in self._jobs or job in self._nested:
+                self._jobs.pop(job, None)
+                self._nested.pop(job, None)
+            else:
+                self._abandoned += 1
+
+    def _finished(self) -> None:
+        with self._changed:
+            self._running -= 1
+            self._done += 1
