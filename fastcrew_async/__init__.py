@@ -1,1 +1,56 @@
 """An asyncio-native runtime for CrewAI: crews on your event loop, on a Rust core."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fastcrew_async.config import Settings, configure, settings
+    from fastcrew_async.crew import AsyncCrew
+    from fastcrew_async.install.apply import Target, install, status, uninstall
+    from fastcrew_async.store import Database, WriteResult
+
+__version__ = "0.1.0"
+
+# Imported at first use: `import fastcrew_async` costs next to nothing, and the database works without CrewAI.
+_HOMES = {
+    "AsyncCrew": "fastcrew_async.crew",
+    "Database": "fastcrew_async.store",
+    "Settings": "fastcrew_async.config",
+    "Target": "fastcrew_async.install.apply",
+    "WriteResult": "fastcrew_async.store",
+    "configure": "fastcrew_async.config",
+    "install": "fastcrew_async.install.apply",
+    "settings": "fastcrew_async.config",
+    "status": "fastcrew_async.install.apply",
+    "uninstall": "fastcrew_async.install.apply",
+}
+
+__all__ = [
+    "AsyncCrew",
+    "Database",
+    "Settings",
+    "Target",
+    "WriteResult",
+    "__version__",
+    "configure",
+    "install",
+    "settings",
+    "status",
+    "uninstall",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

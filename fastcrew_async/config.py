@@ -1,0 +1,86 @@
+"""Settings of the runtime, with their environment variables and defaults."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+
+
+def _number(name: str, default: float) -> float:
+    text = os.environ.get(name)
+    if text is None or not text.strip():
+        return default
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{name}={text!r} is not a number; unset it or set a number (default {default:g})") from None
+
+
+def _switch(name: str, default: bool) -> bool:
+    text = os.environ.get(name, "").strip().lower()
+    if not text:
+        return default
+    if text in {"1", "true", "yes", "on"}:
+        return True
+    if text in {"0", "false", "no", "off"}:
+        return False
+    raise ValueError(f"{name}={text!r} is neither true nor false; use 1 or 0")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What can be set, once per process, through :func:`configure` or the environment."""
+
+    slice_seconds: float = field(default_factory=lambda: _number("FASTCREW_ASYNC_SLICE_SECONDS", 0.005))
+    """CPU time in seconds that the engine may use of one iteration of an event loop before its next steps wait for
+    the following iteration, so that the host's own callbacks run in between. 0 switches the turnstile off."""
+
+    collector_policy: bool = field(default_factory=lambda: _switch("FASTCREW_ASYNC_COLLECTOR", True))
+    """Keep full garbage collections out of running kickoffs: what exists at the start is frozen, and full
+    collections happen when the engine is idle or the process has grown (see :mod:`fastcrew_async.engine.collector`)."""
+
+    replay_runs: int = field(default_factory=lambda: int(_number("FASTCREW_ASYNC_REPLAY_RUNS", 1000)))
+    """How many runs keep their task outputs for ``replay``; older ones are removed. 0 stores nothing."""
+
+    storage_path: Path | None = None
+    """The SQLite file for task outputs; by default ``fastcrew_async.db`` in CrewAI's storage folder."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.slice_seconds <= 10:
+            raise ValueError(
+                f"slice_seconds={self.slice_seconds!r} is out of range; use 0 to 10 seconds (default 0.005)"
+            )
+        if self.replay_runs < 0:
+            raise ValueError(f"replay_runs={self.replay_runs!r} is negative; use 0 to store nothing")
+
+
+_settings: Settings | None = None
+
+
+def settings() -> Settings:
+    """The settings in force, read from the environment at their first use.
+
+    Raises:
+        ValueError: an environment variable has a value that cannot be read.
+    """
+    global _settings
+    if _settings is None:
+        _settings = Settings()
+    return _settings
+
+
+def configure(**changes: object) -> Settings:
+    """Change settings of this process; runs that have started keep theirs. Returns the settings now in force.
+
+    Raises:
+        TypeError: there is no such setting.
+        ValueError: the value is out of range.
+    """
+    global _settings
+    known = {entry.name for entry in fields(Settings)}
+    unknown = sorted(set(changes) - known)
+    if unknown:
+        raise TypeError(f"unknown setting {unknown[0]!r}; the settings are {', '.join(sorted(known))}")
+    _settings = replace(settings(), **changes)  # type: ignore[arg-type]
+    return _settings

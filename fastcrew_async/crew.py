@@ -1,0 +1,189 @@
+"""The adapter: a CrewAI crew on the caller's event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+from crewai.crew import Crew
+from crewai.crews.crew_output import CrewOutput
+
+from fastcrew_async.engine import kickoff as engine
+
+if TYPE_CHECKING:
+    from crewai.state.checkpoint_config import CheckpointConfig
+    from crewai.types.streaming import CrewStreamingOutput
+
+Inputs = Mapping[str, Any]
+Progress = bool | Callable[[int, int], Any]
+
+
+class AsyncCrew:
+    """Runs a crew natively on the event loop, any number of times at once, with the results that CrewAI gives.
+
+    The crew itself is not changed and may still be used directly.
+
+    Raises:
+        TypeError: `crew` is not a ``crewai.Crew``.
+    """
+
+    def __init__(self, crew: Crew) -> None:
+        if not isinstance(crew, Crew):
+            hint = "; pass an instance, not the class" if crew is Crew else ""
+            raise TypeError(f"AsyncCrew needs a crewai.Crew, got {crew!r}{hint}")
+        self._crew = crew
+        engine.prepare_process()
+
+    @property
+    def crew(self) -> Crew:
+        """The crew that was given."""
+        return self._crew
+
+    def __repr__(self) -> str:
+        return f"AsyncCrew({self._crew!r})"
+
+    async def kickoff(
+        self,
+        inputs: Inputs | None = None,
+        input_files: Mapping[str, Any] | None = None,
+        from_checkpoint: CheckpointConfig | None = None,
+    ) -> CrewOutput | CrewStreamingOutput:
+        """Run the crew and give its output; what ``Crew.akickoff`` gives, a stream for a crew with ``stream=True``.
+
+        Cancelling the awaiting task cancels the run: no further model or tool call starts, its events are closed, and
+        the crew can be used again at once.
+
+        Args:
+            inputs: values for the placeholders in the texts of the crew's agents and tasks.
+            input_files: named files for the crew's tasks.
+            from_checkpoint: where to resume from, and whether to write checkpoints.
+
+        Raises:
+            TypeError: `inputs` or `input_files` is not a mapping; nothing has been started.
+            Exception: what the run itself raised, as from CrewAI.
+        """
+        _check_mapping("inputs", inputs)
+        _check_mapping("input_files", input_files)
+        return await engine.kickoff(self._crew, inputs, cast(Any, input_files), from_checkpoint)
+
+    async def kickoff_for_each(
+        self,
+        inputs: Iterable[Inputs],
+        *,
+        concurrency: int | None = None,
+        on_result: Callable[[int, CrewOutput | BaseException], Any] | None = None,
+        return_exceptions: bool = False,
+        progress: Progress = False,
+    ) -> list[Any]:
+        """Run the crew once for each of `inputs`; the outputs in the order of the inputs.
+
+        Args:
+            inputs: one mapping a run.
+            concurrency: how many run at the same time; all of them by default.
+            on_result: called with the index and the output (or, with `return_exceptions`, the error) of each run as it
+                ends; awaited if it is async.
+            return_exceptions: put a run's error in its place in the list. Otherwise the first error cancels the other
+                runs and is raised.
+            progress: True for a progress bar on the terminal, or a function that gets the number of ended runs and the
+                number of all.
+
+        Raises:
+            TypeError: one of `inputs` is not a mapping; nothing has been started.
+            ValueError: `concurrency` is less than 1.
+        """
+        work = list(inputs)
+        results: list[Any] = [None] * len(work)
+        async for index, result in self._each(work, concurrency, return_exceptions, progress):
+            results[index] = result
+            if on_result is not None:
+                outcome = on_result(index, result)
+                if asyncio.iscoroutine(outcome):
+                    await outcome
+        return results
+
+    async def as_completed(
+        self,
+        inputs: Iterable[Inputs],
+        *,
+        concurrency: int | None = None,
+        return_exceptions: bool = False,
+        progress: Progress = False,
+    ) -> AsyncIterator[tuple[int, Any]]:
+        """Run the crew once for each of `inputs`; gives the index and the output of each run as it ends.
+
+        Leaving the iteration cancels the runs that have not ended. The arguments are those of
+        :meth:`kickoff_for_each`.
+        """
+        async for entry in self._each(list(inputs), concurrency, return_exceptions, progress):
+            yield entry
+
+    async def _each(
+        self, work: list[Inputs], concurrency: int | None, return_exceptions: bool, progress: Progress
+    ) -> AsyncIterator[tuple[int, Any]]:
+        if concurrency is not None and (isinstance(concurrency, bool) or concurrency < 1):
+            raise ValueError(f"concurrency={concurrency!r} must be at least 1, or None for no limit")
+        for index, entry in enumerate(work):
+            if not isinstance(entry, Mapping):
+                raise TypeError(f"inputs[{index}] must be a dict or Mapping, got {type(entry).__name__}")
+        following = iter(enumerate(work))
+        running: dict[asyncio.Task[Any], int] = {}
+        report = _reporter(progress, len(work))
+        ended = 0
+        try:
+            while True:
+                while concurrency is None or len(running) < concurrency:
+                    index, entry = next(following, (-1, {}))
+                    if index < 0:
+                        break
+                    running[asyncio.create_task(self._to_end(entry))] = index
+                if not running:
+                    return
+                done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                for task in sorted(done, key=running.__getitem__):
+                    index = running.pop(task)
+                    error = task.exception()
+                    if error is not None and not return_exceptions:
+                        raise error
+                    ended += 1
+                    report(ended)
+                    yield index, error if error is not None else task.result()
+        finally:
+            report(None)
+            for task in running:
+                task.cancel()
+            if running:
+                await asyncio.wait(running)
+                for task in running:
+                    if not task.cancelled():
+                        task.exception()  # seen: the first error is the one raised
+
+    async def _to_end(self, inputs: Inputs) -> Any:
+        """A kickoff to its end, through its stream if the crew streams."""
+        output: Any = await self.kickoff(inputs)
+        if isinstance(output, CrewOutput):
+            return output
+        async for _ in output:
+            pass
+        return output.result
+
+
+def _check_mapping(name: str, value: Any) -> None:
+    if value is not None and not isinstance(value, Mapping):
+        raise TypeError(f"{name} must be a dict or Mapping, got {type(value).__name__}: {value!r}")
+
+
+def _reporter(progress: Progress, total: int) -> Callable[[int | None], None]:
+    """What is told the number of ended runs, and None at the end."""
+    if callable(progress):
+        tell = progress
+        return lambda ended: None if ended is None else cast(None, tell(ended, total))
+    if not progress:
+        return lambda ended: None
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+
+    bar = Bar(TextColumn("kickoffs"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    task = bar.add_task("kickoffs", total=total)
+    bar.start()
+    return lambda ended: bar.stop() if ended is None else bar.update(task, completed=ended)

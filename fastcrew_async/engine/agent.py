@@ -1,0 +1,217 @@
+"""One task on one agent.
+
+Source: ``crewai/agent/core.py: Agent.execute_task`` and ``aexecute_task`` of CrewAI 1.15.30, which are one thing here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+from crewai.agent.core import Agent, _passthrough_exceptions
+from crewai.agent.utils import (
+    apply_training_data,
+    build_task_prompt_with_schema,
+    format_task_with_context,
+    get_knowledge_config,
+    handle_knowledge_retrieval,
+    validate_max_execution_time,
+)
+from crewai.agents.agent_builder.base_agent import BaseAgent
+from crewai.agents.agent_executor import AgentExecutor as StockAgentExecutor
+from crewai.events.types.agent_events import AgentExecutionErrorEvent, AgentExecutionStartedEvent
+from crewai.llms.base_llm import BaseLLM
+from crewai.task import Task
+from crewai.utilities.agent_utils import is_inside_event_loop
+from crewai.utilities.env import get_env_context
+from crewai.utilities.i18n import I18N_DEFAULT
+from crewai.utilities.token_counter_callback import TokenCalcHandler
+
+from fastcrew_async.engine import events, files
+from fastcrew_async.engine.drivers import Deadline
+from fastcrew_async.engine.effects import Blocking, Either
+from fastcrew_async.engine.executor import AgentExecutor
+from fastcrew_async.engine.seams import OURS, Pair, Theirs, replaced
+
+_EXECUTE = Pair.of(Agent, "execute_task", "aexecute_task")
+_STOCK_PROMPT = Task.prompt
+_INVOKE = AgentExecutor.invoke
+
+
+async def execute_task(agent: BaseAgent, task: Task, context: str | None, tools: Any) -> Any:
+    """The agent's answer to the task: text, or a model object.
+
+    Raises:
+        TimeoutError: ``max_execution_time`` is over.
+        Exception: the last of ``max_retry_limit + 1`` attempts failed.
+    """
+    theirs = await Theirs(agent, _EXECUTE, task=task, context=context, tools=tools)
+    if theirs is not OURS:
+        return theirs
+    own: Any = agent
+    mark = events.scope()
+    prompt = await _prompt(own, task, context)
+    executor = ready_executor(own)
+    ours = isinstance(executor, AgentExecutor)
+    if ours:
+        executor._reserved = True
+    try:
+        own.create_agent_executor(tools=tools or own.tools or [], task=task)
+        executor = own.agent_executor
+        own._emit_skill_usage(task)
+        prompt = apply_training_data(own, prompt)
+        events.emit(own, AgentExecutionStartedEvent(agent=own, tools=own.tools, task_prompt=prompt, task=task))
+        validate_max_execution_time(own.max_execution_time)
+        result = await _invoke(own, executor, task, prompt)
+    except (TimeoutError, asyncio.CancelledError) as error:
+        events.close_scopes((*mark, *events.scope()[len(mark) : len(mark) + 1]), error, own.llm)
+        message = str(error) if isinstance(error, TimeoutError) else "cancelled"
+        events.emit(own, AgentExecutionErrorEvent(agent=own, task=task, error=message))
+        raise
+    except Exception as error:
+        try:
+            own._check_execution_error(error, task)
+        finally:
+            events.close_scopes(mark, error)  # a deliberate stop emits no closing event of its own
+        return await execute_task(agent, task, context, tools)
+    finally:
+        if ours:
+            executor._reserved = False
+    if ours:
+        own.agent_executor = executor  # whose messages are kept; another task of this agent may have its own by now
+    if own._mcp_resolver is not None:
+        return await Blocking(own._finalize_task_execution, task, result)
+    return own._finalize_task_execution(task, result)
+
+
+def ready_executor(agent: Any) -> Any:
+    """The executor for one execution: the agent's own when it is idle, a new one when it is busy.
+
+    An ``executor_class`` that the user chose is left alone.
+    """
+    executor = agent.agent_executor
+    if agent.executor_class not in (StockAgentExecutor, AgentExecutor):
+        return executor
+    if type(executor) is AgentExecutor and not (executor._is_executing or executor._reserved):
+        return executor
+    if executor is not None and type(executor) not in (StockAgentExecutor, AgentExecutor):
+        return executor  # put there by the user
+    if executor is not None and executor._resuming:
+        return executor
+    if not isinstance(agent.llm, BaseLLM):
+        raise RuntimeError("LLM must be resolved before creating agent executor.")
+    executor = AgentExecutor(
+        llm=agent.llm,
+        agent=agent,
+        crew=agent.crew,
+        max_iter=agent.max_iter,
+        tools_handler=agent.tools_handler,
+        step_callback=agent.step_callback,
+        function_calling_llm=agent.function_calling_llm,
+        respect_context_window=agent.respect_context_window,
+        callbacks=[TokenCalcHandler(agent._token_process)],
+    )
+    agent.agent_executor = executor
+    return executor
+
+
+async def _prompt(agent: Any, task: Task, context: str | None) -> str:
+    get_env_context()
+    agent.reset_tool_failures()
+    if agent.tools_handler:
+        agent.tools_handler.last_used_tool = None
+    crew = agent.crew if not isinstance(agent.crew, str) else None
+    if replaced(task, "prompt", _STOCK_PROMPT) or (crew and files.stored(crew.id, task.id)):
+        text = cast(str, await Blocking(task.prompt))
+    else:
+        text = _plain_prompt(agent, task)
+    text = format_task_with_context(build_task_prompt_with_schema(task, text), context)
+    if agent._is_any_available_memory():
+        text = await Blocking(agent._retrieve_memory_context, task, text)
+    if agent.knowledge or (crew and crew.knowledge):
+        # The sync form on both roads: the async one loses the knowledge with CrewAI's default store.
+        text = await Blocking(
+            handle_knowledge_retrieval,
+            agent,
+            task,
+            text,
+            get_knowledge_config(agent),
+            agent.knowledge.query if agent.knowledge else _nothing,
+            crew.query_knowledge if crew else _nothing,
+        )
+    return text
+
+
+def _plain_prompt(agent: Any, task: Task) -> str:
+    """``Task.prompt`` of a task without files. Source: ``crewai/task.py: Task.prompt``."""
+    description = task.description
+    owner: Any = task.agent
+    if task.allow_crewai_trigger_context and owner:
+        crew = owner.crew
+        if crew and not isinstance(crew, str) and crew._inputs:
+            payload = crew._inputs.get("crewai_trigger_payload")
+            if payload is not None:
+                description += f"\n\nTrigger Payload: {payload}"
+    parts = [description, I18N_DEFAULT.slice("expected_output").format(expected_output=task.expected_output)]
+    if task.markdown:
+        parts.append(_MARKDOWN)
+    return "\n".join(parts)
+
+
+_MARKDOWN = """Your final answer MUST be formatted in Markdown syntax.
+Follow these guidelines:
+- Use # for headers
+- Use ** for bold text
+- Use * for italic text
+- Use - or * for bullet points
+- Use `code` for inline code
+- Use ```language for code blocks"""
+
+
+async def _invoke(agent: Any, executor: Any, task: Task, prompt: str) -> Any:
+    if not executor:
+        raise RuntimeError("Agent executor is not initialized.")
+    inputs = {
+        "input": prompt,
+        "tool_names": executor.tools_names,
+        "tools": executor.tools_description,
+        "ask_for_human_input": task.human_input,
+    }
+    await Either(_refuse_running_loop, _allow)
+    run = _run(executor, inputs)
+    seconds = agent.max_execution_time
+    if seconds is None:
+        return (await run)["output"]
+    try:
+        return (await Deadline(run, seconds, _as_task_error))["output"]
+    except TimeoutError as error:
+        raise TimeoutError(
+            f"Task '{task.description}' execution timed out after {seconds} seconds. Consider increasing "
+            "max_execution_time or optimizing the task."
+        ) from error
+
+
+async def _run(executor: Any, inputs: dict[str, Any]) -> Any:
+    if type(executor) is AgentExecutor and "invoke" not in executor.__dict__ and AgentExecutor.invoke is _INVOKE:
+        return await executor.run(inputs)
+    return await Either(lambda: executor.invoke(inputs), lambda: executor.ainvoke(inputs))
+
+
+def _as_task_error(error: Exception) -> Exception:
+    return error if isinstance(error, _passthrough_exceptions) else RuntimeError(f"Task execution failed: {error!s}")
+
+
+def _refuse_running_loop() -> None:
+    if is_inside_event_loop():
+        raise RuntimeError(
+            "Agent execution was invoked synchronously from within a running event loop. Use `agent.kickoff_async()` / "
+            "`crew.kickoff_async()` (or `await agent.aexecute_task(...)`) when calling from async code."
+        )
+
+
+async def _allow() -> None:
+    return None
+
+
+def _nothing(*args: Any, **kwargs: Any) -> None:
+    return None

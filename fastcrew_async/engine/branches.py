@@ -1,0 +1,72 @@
+"""Several engine coroutines at the same time, under a bound."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import Any
+
+from fastcrew_async.engine.drivers import Work, drive, drive_in_place
+from fastcrew_async.engine.effects import Effect
+
+
+class Together(Effect):
+    """Run all of `works`, at most `limit` at a time, each in a copy of the context; their results, in order.
+
+    An error of a type in `stops` ends it: what has not started never starts, and the error is raised. On a loop, what
+    runs is cancelled and awaited; in place, a thread cannot be, and what runs is left to end by itself, as in CrewAI.
+    """
+
+    __slots__ = ("limit", "stops", "works")
+
+    def __init__(self, works: Sequence[Work[Any]], limit: int, stops: tuple[type[BaseException], ...]) -> None:
+        self.works = works
+        self.limit = limit
+        self.stops = stops
+
+    def perform(self) -> list[Any]:
+        results: list[Any] = [None] * len(self.works)
+        with ThreadPoolExecutor(max_workers=min(self.limit, len(self.works))) as threads:
+            indices = {
+                threads.submit(contextvars.copy_context().run, drive_in_place, work): index
+                for index, work in enumerate(self.works)
+            }
+            for future in as_completed(indices):
+                try:
+                    results[indices[future]] = future.result()
+                except self.stops:
+                    threads.shutdown(wait=False, cancel_futures=True)
+                    for work in self.works:
+                        if inspect.getcoroutinestate(work) == inspect.CORO_CREATED:
+                            work.close()
+                    raise
+        return results
+
+    async def aperform(self) -> list[Any]:
+        free = asyncio.Semaphore(self.limit)
+
+        async def run(work: Work[Any]) -> Any:
+            try:
+                async with free:
+                    return await drive(work)
+            finally:
+                work.close()
+
+        tasks = [asyncio.create_task(run(work)) for work in self.works]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            for task in tasks:
+                if task.done():
+                    task.result()
+            return [task.result() for task in tasks]
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+            for task, work in zip(tasks, self.works, strict=True):
+                work.close()  # one whose task was cancelled before it started
+                if not task.cancelled():
+                    task.exception()  # seen: the first one is raised

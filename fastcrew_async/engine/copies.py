@@ -1,0 +1,198 @@
+"""One crew object, any number of kickoffs at once.
+
+An idle crew runs itself, so that ``task.output`` and ``crew.usage_metrics`` are where its user looks. While it is busy,
+a run takes a copy from the crew's free list, or makes one. A copy shares what is configuration (callbacks, knowledge,
+memory, clients, the rate limit) and has its own of what a run changes: ids, texts with inputs in them, outputs,
+counters, executors, the tool cache, and the token counters of its models.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from uuid import uuid4
+
+from crewai.agents.cache.cache_handler import CacheHandler
+from crewai.agents.tools_handler import ToolsHandler
+from crewai.crew import Crew
+from crewai.llms.base_llm import BaseLLM
+from crewai.tasks.llm_guardrail import LLMGuardrail
+from crewai.utilities.token_counter_callback import TokenProcess
+
+from fastcrew_async.engine.beside import Beside
+from fastcrew_async.engine.outputs import TaskOutputs
+
+IDLE_COPIES = 64
+"""How many idle copies a crew keeps; more are made in a burst and dropped after it."""
+
+
+class Copies:
+    """The free list of one crew."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.busy = False
+        self.idle: list[Crew] = []
+
+
+_copies: Beside[Copies] = Beside(Copies)
+
+
+@contextmanager
+def exclusive(crew: Crew) -> Iterator[Crew]:
+    """`crew` itself when nothing runs it, else a copy of it; given back at the end."""
+    copies = _copies.of(crew)
+    with copies.lock:
+        own = not copies.busy
+        copies.busy = True
+        taken = crew if own else (copies.idle.pop() if copies.idle else None)
+    if taken is None:
+        taken = copy_of(crew)
+    elif not own:
+        _zero_usage(taken)
+    try:
+        yield taken
+    finally:
+        with copies.lock:
+            if own:
+                copies.busy = False
+            elif len(copies.idle) < IDLE_COPIES:
+                copies.idle.append(taken)
+
+
+def copy_of(crew: Crew) -> Crew:
+    """A copy that shares the crew's configuration and none of the state that a run changes."""
+    return _Copy(crew).crew
+
+
+class _Copy:
+    def __init__(self, original: Any) -> None:
+        self._made: dict[int, Any] = {}
+        crew: Any = copy.copy(original)
+        self.crew = crew
+        _set(
+            crew,
+            id=uuid4(),
+            security_config=copy.copy(original.security_config),
+            usage_metrics=None,
+            token_usage=None,
+            execution_logs=[],
+            checkpoint_kickoff_event_id=None,
+        )
+        crew._inputs = None
+        crew._kickoff_event_id = None
+        crew._cache_handler = CacheHandler()
+        if not isinstance(original._task_output_handler, TaskOutputs):
+            crew._task_output_handler = original._task_output_handler
+        else:
+            crew._task_output_handler = TaskOutputs()
+        _set(crew, function_calling_llm=self._llm(original.function_calling_llm))
+        _set(crew, manager_llm=self._llm(original.manager_llm))
+        _set(crew, agents=[self._agent(agent) for agent in original.agents])
+        _set(crew, manager_agent=self._agent(original.manager_agent))
+        _set(crew, tasks=[self._task(task) for task in original.tasks])
+
+    def _llm(self, original: Any) -> Any:
+        if not isinstance(original, BaseLLM):
+            return original
+        if id(original) not in self._made:
+            llm = copy.copy(original)
+            llm._token_usage = dict.fromkeys(original._token_usage, 0)
+            self._made[id(original)] = llm
+        return self._made[id(original)]
+
+    def _tool(self, original: Any) -> Any:
+        """A tool with a usage limit counts its uses, run by run; others are shared."""
+        if getattr(original, "max_usage_count", None) is None:
+            return original
+        if id(original) not in self._made:
+            self._made[id(original)] = copy.copy(original)
+        return self._made[id(original)]
+
+    def _agent(self, original: Any) -> Any:
+        if original is None:
+            return None
+        if id(original) in self._made:
+            return self._made[id(original)]
+        agent: Any = copy.copy(original)
+        self._made[id(original)] = agent
+        _set(
+            agent,
+            id=uuid4(),
+            crew=self.crew,
+            agent_executor=None,
+            role=original._original_role or original.role,
+            goal=original._original_goal or original.goal,
+            backstory=original._original_backstory or original.backstory,
+            llm=self._llm(original.llm),
+            tools=[self._tool(tool) for tool in original.tools] if original.tools else original.tools,
+            tools_results=[],
+            security_config=copy.copy(original.security_config),
+        )
+        if hasattr(original, "function_calling_llm"):
+            _set(agent, function_calling_llm=self._llm(original.function_calling_llm))
+        handler = ToolsHandler()
+        if original.tools_handler is not None:
+            shared = original.tools_handler.cache
+            handler.cache = self.crew._cache_handler if shared is not None else None
+        _set(agent, tools_handler=handler if original.tools_handler is not None else None)
+        agent._token_process = TokenProcess()
+        for name, value in (("_times_executed", 0), ("_last_messages", []), ("_mcp_resolver", None)):
+            if hasattr(agent, name):
+                setattr(agent, name, value)
+        if hasattr(agent, "_tool_failures"):
+            agent._tool_failures = type(original._tool_failures)()
+        return agent
+
+    def _task(self, original: Any) -> Any:
+        if id(original) in self._made:
+            return self._made[id(original)]
+        task: Any = copy.copy(original)
+        self._made[id(original)] = task
+        context = original.context
+        _set(
+            task,
+            id=uuid4(),
+            agent=self._agent(original.agent),
+            context=[self._task(other) for other in context] if isinstance(context, list) else context,
+            tools=[self._tool(tool) for tool in original.tools] if original.tools else original.tools,
+            description=original._original_description or original.description,
+            expected_output=original._original_expected_output or original.expected_output,
+            output_file=original._original_output_file or original.output_file,
+            output=None,
+            prompt_context=None,
+            processed_by_agents=set(),
+            used_tools=0,
+            tools_errors=0,
+            delegations=0,
+            retry_count=0,
+            start_time=None,
+            end_time=None,
+            security_config=copy.copy(original.security_config),
+        )
+        task._guardrail_retry_counts = {}
+        task._guardrail = self._guardrail(original._guardrail)
+        task._guardrails = [self._guardrail(guardrail) for guardrail in original._guardrails]
+        return task
+
+    def _guardrail(self, original: Any) -> Any:
+        if type(original) is LLMGuardrail:
+            return LLMGuardrail(description=original.description, llm=self._llm(original.llm))
+        return original
+
+
+def _set(model: Any, **values: Any) -> None:
+    """Set fields past the validators, which have seen the same values on the original."""
+    model.__dict__.update(values)
+
+
+def _zero_usage(crew: Any) -> None:
+    """The token usage of a run on a copy is that run's own."""
+    for agent in (*crew.agents, crew.manager_agent):
+        llm = getattr(agent, "llm", None)
+        if isinstance(llm, BaseLLM):
+            for name in llm._token_usage:
+                llm._token_usage[name] = 0

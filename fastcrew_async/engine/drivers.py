@@ -1,0 +1,181 @@
+"""The two drivers of the engine's coroutines: on the running event loop, and in place."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from time import perf_counter
+from typing import Any, TypeVar
+
+from fastcrew_async.engine.effects import Effect
+from fastcrew_async.engine.turnstile import turnstile
+
+T = TypeVar("T")
+Work = Coroutine[Effect, Any, T]
+"""A coroutine of the engine: it awaits nothing but effects."""
+
+
+async def drive(work: Work[T]) -> T:
+    """Run `work` on the current event loop. Cancelling the awaiting task cancels `work` at its current effect."""
+    gate = turnstile()
+    value: Any = None
+    error: BaseException | None = None
+    try:
+        while True:
+            if gate.closed:
+                try:
+                    await gate.turn()
+                except BaseException as cancelled:
+                    error = cancelled
+            started = perf_counter()
+            try:
+                effect = work.send(value) if error is None else work.throw(error)
+            except StopIteration as stop:
+                result: T = stop.value
+                return result
+            finally:
+                gate.spend(perf_counter() - started)
+                value = error = None
+            try:
+                value = await effect.aperform()
+            except BaseException as raised:
+                error = raised
+            del effect
+    finally:
+        work.close()
+
+
+def drive_in_place(work: Work[T], abandoned: threading.Event | None = None) -> T:
+    """Run `work` on this thread, without an event loop. Once `abandoned` is set, no further effect is performed."""
+    value: Any = None
+    error: BaseException | None = None
+    try:
+        while True:
+            try:
+                effect = work.send(value) if error is None else work.throw(error)
+            except StopIteration as stop:
+                result: T = stop.value
+                return result
+            finally:
+                value = error = None
+            if abandoned is not None and abandoned.is_set():
+                raise TimeoutError("the run was abandoned at its deadline")
+            try:
+                value = effect.perform()
+            except BaseException as raised:
+                error = raised
+            del effect
+    finally:
+        work.close()
+
+
+class Deadline(Effect):
+    """Run `work` for at most `seconds`; then it is cancelled and TimeoutError is raised at once.
+
+    In place, the work goes on a thread of its own. At the deadline the thread performs nothing further, and a model or
+    tool call that it is in is left to end by itself.
+    """
+
+    __slots__ = ("seconds", "work", "wrap")
+
+    def __init__(self, work: Work[Any], seconds: float, wrap: Callable[[Exception], Exception]) -> None:
+        self.work = work
+        self.seconds = seconds
+        self.wrap = wrap  # what an error of the work becomes in place, where CrewAI passes it on from a thread
+
+    def perform(self) -> Any:
+        outcome: Future[Any] = Future()
+        abandoned = threading.Event()
+
+        def run() -> None:
+            try:
+                outcome.set_result(drive_in_place(self.work, abandoned))
+            except BaseException as error:
+                outcome.set_exception(error)
+
+        context = contextvars.copy_context()
+        threading.Thread(target=context.run, args=(run,), name="fastcrew-deadline", daemon=True).start()
+        if not _wait(outcome, self.seconds):
+            abandoned.set()
+            raise TimeoutError
+        error = outcome.exception()
+        if isinstance(error, Exception) and not isinstance(error, TimeoutError):
+            wrapped = self.wrap(error)
+            raise wrapped from (error if wrapped is not error else None)
+        return outcome.result()
+
+    async def aperform(self) -> Any:
+        try:
+            return await asyncio.wait_for(drive(self.work), self.seconds)
+        except asyncio.TimeoutError as error:  # not the builtin before Python 3.11
+            raise TimeoutError from error
+
+
+class Spawn(Effect):
+    """Start `work` beside this one, in a copy of the context; gives a handle for :class:`Join`."""
+
+    __slots__ = ("work",)
+
+    def __init__(self, work: Work[Any]) -> None:
+        self.work = work
+
+    def perform(self) -> Future[Any]:
+        outcome: Future[Any] = Future()
+
+        def run() -> None:
+            try:
+                outcome.set_result(drive_in_place(self.work))
+            except BaseException as error:
+                outcome.set_exception(error)
+
+        context = contextvars.copy_context()
+        threading.Thread(target=context.run, args=(run,), name="fastcrew-branch", daemon=True).start()
+        return outcome
+
+    async def aperform(self) -> asyncio.Task[Any]:
+        return asyncio.create_task(drive(self.work))
+
+
+class Join(Effect):
+    """Wait for a branch; its error is raised here."""
+
+    __slots__ = ("handle",)
+
+    def __init__(self, handle: Any) -> None:
+        self.handle = handle
+
+    def perform(self) -> Any:
+        return self.handle.result()
+
+    async def aperform(self) -> Any:
+        return await self.handle
+
+
+class Stop(Effect):
+    """Cancel branches that are still running and wait for their end. In place, threads are left to end by themselves."""
+
+    __slots__ = ("handles",)
+
+    def __init__(self, handles: list[Any]) -> None:
+        self.handles = handles
+
+    def perform(self) -> None:
+        return None
+
+    async def aperform(self) -> None:
+        for task in self.handles:
+            task.cancel()
+        if self.handles:
+            await asyncio.wait(self.handles)
+            for task in self.handles:
+                if not task.cancelled():
+                    task.exception()  # seen: the run reports the first error, as CrewAI does
+
+
+def _wait(outcome: Future[Any], seconds: float) -> bool:
+    done = threading.Event()
+    outcome.add_done_callback(lambda _: done.set())
+    return done.wait(seconds)

@@ -1,0 +1,256 @@
+"""CrewAI's agent executor on the engine.
+
+It keeps the name ``AgentExecutor``: event sources, checkpoints and isinstance checks of CrewAI go by it. Agents with
+planning switched on run CrewAI's own flow, which this class inherits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Coroutine
+from typing import Any, ClassVar, cast
+
+from crewai.agents.agent_executor import AgentExecutor as StockAgentExecutor
+from crewai.agents.agent_executor import AgentExecutorState
+from crewai.agents.parser import AgentFinish
+from crewai.events.event_bus import crewai_event_bus
+from crewai.events.types.flow_events import FlowFailedEvent, FlowFinishedEvent, FlowStartedEvent
+from crewai.flow.flow_context import (
+    current_flow_defer_trace_finalization,
+    current_flow_id,
+    current_flow_name,
+    current_flow_request_id,
+)
+from crewai.hooks.contexts import ExecutionEndContext, ExecutionStartContext, InputContext, OutputContext
+from crewai.hooks.dispatch import HookAborted, InterceptionPoint
+from crewai.utilities.agent_utils import _llm_stop_words_applied, handle_unknown_error, is_inside_event_loop
+from crewai.utilities.env import get_env_context
+from crewai.utilities.planning_types import TodoList
+from crewai_core.printer import PRINTER
+from opentelemetry import baggage
+from opentelemetry.context import attach, detach
+from pydantic import PrivateAttr
+
+from fastcrew_async.engine import events, files
+from fastcrew_async.engine.drivers import drive, drive_in_place
+from fastcrew_async.engine.effects import Blocking, Either, Handled
+from fastcrew_async.engine.loop import agent_loop
+
+
+class AgentExecutor(StockAgentExecutor):
+    """Runs an agent: prompt in, answer out. One instance runs one execution at a time.
+
+    ``invoke`` and ``invoke_async`` have CrewAI's signatures; :meth:`run` is what both drive.
+    """
+
+    # The class itself: CrewAI otherwise builds a new pydantic class for each executor, which costs 8 ms.
+    initial_state: Any = AgentExecutorState
+    is_crewai_internal: ClassVar[bool] = True
+    _reserved: bool = PrivateAttr(default=False)  # chosen for an execution that is about to start
+
+    def invoke(self, inputs: dict[str, Any]) -> dict[str, Any] | Coroutine[Any, Any, dict[str, Any]]:
+        """Run in place; inside a running event loop, give the coroutine that runs on it, as CrewAI does."""
+        if is_inside_event_loop():
+            return self.invoke_async(inputs)
+        return drive_in_place(self.run(inputs))
+
+    async def invoke_async(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Run on the current event loop. Cancelling it cancels the run.
+
+        Raises:
+            RuntimeError: this executor is running already.
+        """
+        return await drive(self.run(inputs))
+
+    def kickoff(self, *args: Any, **kwargs: Any) -> Any:
+        """The agent loop over the messages there are; human feedback comes back to it."""
+        if self._needs_flow():
+            return super().kickoff(*args, **kwargs)
+        return drive_in_place(self.execute())
+
+    async def kickoff_async(self, *args: Any, **kwargs: Any) -> Any:
+        """The agent loop over the messages there are; human feedback comes back to it."""
+        if self._needs_flow():
+            return await super().kickoff_async(*args, **kwargs)
+        return await drive(self.execute())
+
+    async def run(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """One execution, as a coroutine of the engine.
+
+        Raises:
+            RuntimeError: it is running already, or was not fully initialised.
+        """
+        with self._execution_lock:
+            if self._is_executing:
+                raise RuntimeError(
+                    "Executor is already running. Cannot invoke the same executor instance concurrently."
+                )
+            self._is_executing = True
+            self._has_been_invoked = True
+        agent: Any = self.agent
+        try:
+            self._reset()
+            self._kickoff_input = inputs.get("input", "")
+            if self.llm is None or self.prompt is None:
+                raise RuntimeError(
+                    "AgentExecutor.llm or .prompt is unset; the executor was not fully restored or initialized before "
+                    "execution."
+                )
+            self._setup_messages(inputs)
+            if files.given(inputs) or (self.crew and self.task and files.stored(self.crew.id, self.task.id)):
+                await Either(
+                    lambda: self._inject_files_from_inputs(inputs), lambda: self._ainject_files_from_inputs(inputs)
+                )
+            self.state.ask_for_human_input = bool(inputs.get("ask_for_human_input", False))
+            with _llm_stop_words_applied(self.llm, self):
+                if self._needs_flow():
+                    await Either(self.kickoff, self.kickoff_async)
+                else:
+                    await self.execute()
+                answer = self.state.current_answer
+                if not isinstance(answer, AgentFinish):
+                    raise RuntimeError("Agent execution ended without reaching a final answer.")
+                if self.state.ask_for_human_input:
+                    finish = answer
+                    answer = cast(
+                        AgentFinish,
+                        await Either(
+                            lambda: self._handle_human_feedback(finish), lambda: self._ahandle_human_feedback(finish)
+                        ),
+                    )
+            if self._remembers():
+                await Blocking(self._save_to_memory, answer)
+            return {"output": answer.output}
+        except Exception as error:
+            handle_unknown_error(PRINTER, error, verbose=agent.verbose)
+            raise
+        finally:
+            self._cleanup_deferred_tool_results()
+            self._is_executing = False
+
+    async def execute(self) -> str:
+        """The agent loop inside its flow scope: the events and context that CrewAI's flow engine gives it."""
+        attached = attach(baggage.set_baggage("flow_input_files", {}, context=baggage.set_baggage("flow_inputs", {})))
+        tokens = self._enter_flow()
+        runtime_scope = crewai_event_bus._enter_runtime_scope()
+        execution_token = None
+        mark = events.scope()
+        opened = started = ended = False
+        pending = events.begin_run()
+        try:
+            execution_token = self._begin_trace_execution()
+            inputs: Any = None
+            context: Any = ExecutionStartContext(flow=self, inputs={}, payload=None)
+            try:
+                started = self._dispatch_interception(InterceptionPoint.EXECUTION_START, context)
+                inputs = context.payload
+                context = InputContext(flow=self, inputs=inputs if inputs is not None else {}, payload=inputs)
+                self._dispatch_interception(InterceptionPoint.INPUT, context)
+                inputs = context.payload
+            except HookAborted:
+                await self._open_scope(context.payload)
+                opened = True
+                raise
+            await self._open_scope(inputs)
+            opened = True
+            await agent_loop(self)
+            output: Any = "completed"
+            boundary: Any = OutputContext(flow=self, output=output, payload=output)
+            self._dispatch_interception(InterceptionPoint.OUTPUT, boundary)
+            boundary = ExecutionEndContext(flow=self, output=boundary.payload, payload=boundary.payload)
+            ended = not self._skip_interception(InterceptionPoint.EXECUTION_END)
+            self._dispatch_interception(InterceptionPoint.EXECUTION_END, boundary)
+            output = boundary.payload
+            await events.handled()
+            await Handled(
+                events.emit(
+                    self,
+                    FlowFinishedEvent(
+                        type="flow_finished",
+                        flow_name=self._definition.name,
+                        result=output,
+                        state=self._copy_and_serialize_state(),
+                    ),
+                )
+            )
+            return cast(str, output)
+        except (Exception, asyncio.CancelledError) as error:
+            if started and not ended and isinstance(error, Exception):
+                self._dispatch_execution_end_failure(error)
+            if opened:
+                await self._fail(error, (*mark, *events.scope()[len(mark) : len(mark) + 1]))
+            raise
+        finally:
+            events.end_run(pending)
+            for variable, token in reversed(tokens):
+                variable.reset(token)
+            self._end_trace_execution(execution_token)
+            detach(attached)
+            crewai_event_bus._exit_runtime_scope(runtime_scope)
+
+    def _needs_flow(self) -> bool:
+        return bool(getattr(self.agent, "planning_enabled", False))
+
+    def _reset(self) -> None:
+        self._cleanup_deferred_tool_results()
+        self._finalize_called = False
+        self._tool_call_counts.clear()
+        if self.tools_handler:
+            self.tools_handler.last_used_tool = None
+        state = self.state
+        state.messages.clear()
+        state.iterations = 0
+        state.current_answer = None
+        state.is_finished = False
+        state.use_native_tools = False
+        state.pending_tool_calls = []
+        state.plan = None
+        state.plan_ready = False
+        state.todos = TodoList()
+        state.replan_count = 0
+        state.last_replan_reason = None
+        state.observations = {}
+        state.execution_log = []
+
+    def _remembers(self) -> bool:
+        """Whether ``_save_to_memory`` has anything to do; it calls a model, so it is kept off the loop."""
+        if self.agent is None or self.task is None:
+            return False
+        memory = getattr(self.agent, "memory", None) or (getattr(self.crew, "_memory", None) if self.crew else None)
+        return memory is not None
+
+    def _enter_flow(self) -> list[tuple[contextvars.ContextVar[Any], contextvars.Token[Any]]]:
+        """Set what crews and agents that are made inside tools read of the flow around them."""
+        tokens: list[tuple[contextvars.ContextVar[Any], contextvars.Token[Any]]] = []
+
+        def enter(variable: contextvars.ContextVar[Any], value: Any) -> None:
+            tokens.append((variable, variable.set(value)))
+
+        if current_flow_id.get() is None:
+            enter(current_flow_id, self.flow_id)
+            enter(current_flow_name, self.name or type(self).__name__)
+            enter(current_flow_defer_trace_finalization, self._should_defer_trace_finalization())
+        if current_flow_request_id.get() is None:
+            enter(current_flow_request_id, self.flow_id)
+        return tokens
+
+    async def _open_scope(self, inputs: Any) -> None:
+        events.reset_order()
+        event = FlowStartedEvent(type="flow_started", flow_name=self._definition.name, inputs=inputs)
+        await Handled(events.emit(self, event))
+        get_env_context()
+
+    async def _fail(self, error: BaseException, mark: events.Scope) -> None:
+        """Close what is open and emit ``flow_failed``; for a cancellation too, which CrewAI leaves open."""
+        events.close_scopes(mark, error, self.llm)
+        await events.handled()
+        event = FlowFailedEvent(
+            type="flow_failed",
+            flow_name=self._definition.name,
+            error=error if isinstance(error, Exception) else RuntimeError("cancelled"),
+        )
+        await Handled(events.emit(self, event))
+
+
+AgentExecutor._flow_definition = StockAgentExecutor.flow_definition()

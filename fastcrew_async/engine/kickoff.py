@@ -1,0 +1,116 @@
+"""Kickoffs as CrewAI's entry points have them: checkpoints, streams, and the crew or a copy of it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, cast
+
+from crewai.crew import Crew
+from crewai.crews.crew_output import CrewOutput
+from crewai.crews.utils import StreamingContext, enable_agent_streaming
+from crewai.state.checkpoint_config import apply_checkpoint
+from crewai.types.streaming import CrewStreamingOutput
+from crewai.utilities.env import get_env_context
+from crewai.utilities.streaming import (
+    create_async_chunk_generator,
+    create_chunk_generator,
+    register_cleanup,
+    signal_end,
+    signal_error,
+)
+
+from fastcrew_async.engine import collector
+from fastcrew_async.engine.copies import exclusive
+from fastcrew_async.engine.drivers import drive, drive_in_place
+from fastcrew_async.engine.run import run_crew
+
+Inputs = Mapping[str, Any] | None
+
+
+def prepare_process() -> None:
+    """What is done once per process, before its first kickoff."""
+    collector.start()
+
+
+async def kickoff(
+    crew: Crew, inputs: Inputs, input_files: Any = None, from_checkpoint: Any = None
+) -> CrewOutput | CrewStreamingOutput:
+    """``Crew.akickoff`` on the engine."""
+    restored = apply_checkpoint(crew, from_checkpoint)
+    if restored is not None:
+        return await kickoff(cast(Crew, restored), inputs, input_files)
+    if crew.stream:
+        return _stream_async(crew, lambda taken: drive(run_crew(taken, inputs, input_files)))
+    return await drive(_run(crew, inputs, input_files))
+
+
+def kickoff_in_place(
+    crew: Crew, inputs: Inputs, input_files: Any = None, from_checkpoint: Any = None
+) -> CrewOutput | CrewStreamingOutput:
+    """``Crew.kickoff`` on the engine: on this thread, without an event loop."""
+    restored = apply_checkpoint(crew, from_checkpoint)
+    if restored is not None:
+        return kickoff_in_place(cast(Crew, restored), inputs, input_files)
+    get_env_context()
+    if crew.stream:
+        return _stream(crew, lambda taken: drive_in_place(run_crew(taken, inputs, input_files)))
+    return drive_in_place(_run(crew, inputs, input_files))
+
+
+async def _run(crew: Crew, inputs: Inputs, input_files: Any) -> CrewOutput:
+    with collector.busy(), exclusive(crew) as taken:
+        return await run_crew(taken, inputs, input_files)
+
+
+def _stream(crew: Crew, run: Callable[[Crew], Any]) -> CrewStreamingOutput:
+    context = StreamingContext()
+
+    def run_streaming() -> None:
+        try:
+            with collector.busy(), exclusive(crew) as taken, _not_streaming(taken):
+                context.result_holder.append(run(taken))
+        except Exception as error:
+            signal_error(context.state, error)
+        finally:
+            signal_end(context.state)
+
+    output = CrewStreamingOutput(
+        sync_iterator=create_chunk_generator(context.state, run_streaming, context.output_holder)
+    )
+    register_cleanup(output, context.state)
+    context.output_holder.append(output)
+    return output
+
+
+def _stream_async(crew: Crew, run: Callable[[Crew], Awaitable[CrewOutput]]) -> CrewStreamingOutput:
+    context = StreamingContext(use_async=True)
+
+    async def run_streaming() -> None:
+        try:
+            with collector.busy(), exclusive(crew) as taken, _not_streaming(taken):
+                context.result_holder.append(await run(taken))
+        except Exception as error:
+            signal_error(context.state, error, is_async=True)
+        finally:
+            signal_end(context.state, is_async=True)
+
+    output = CrewStreamingOutput(
+        async_iterator=create_async_chunk_generator(context.state, run_streaming, context.output_holder)
+    )
+    register_cleanup(output, context.state)
+    context.output_holder.append(output)
+    return output
+
+
+class _not_streaming:
+    """The crew's own ``stream`` is off while it runs, as in CrewAI; its models stream."""
+
+    def __init__(self, crew: Crew) -> None:
+        self._crew = crew
+
+    def __enter__(self) -> None:
+        enable_agent_streaming(self._crew.agents)
+        self._crew.stream = False
+
+    def __exit__(self, *_: object) -> None:
+        self._crew.stream = True

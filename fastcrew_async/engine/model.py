@@ -1,0 +1,159 @@
+"""One model call of an agent: rate, hooks, context window, the call, and the checks on its answer.
+
+Source: ``crewai.utilities.agent_utils.get_llm_response`` and ``handle_max_iterations_exceeded`` of CrewAI 1.15.30.
+"""
+
+from __future__ import annotations
+
+import logging
+from types import FunctionType
+from typing import TYPE_CHECKING, Any
+
+from crewai.agents.parser import AgentFinish
+from crewai.events.event_context import _event_id_stack
+from crewai.hooks.dispatch import HookAborted
+from crewai.llms.base_llm import BaseLLM, LLMCallBlockedError
+from crewai.utilities import agent_utils
+from crewai.utilities.agent_utils import format_answer
+from crewai.utilities.i18n import I18N_DEFAULT
+from crewai.utilities.message_utils import format_message_for_llm
+from crewai_core.printer import PRINTER
+
+from fastcrew_async import workers
+from fastcrew_async.engine.effects import Blocking, Effect
+from fastcrew_async.engine.rate import WithinRate
+
+if TYPE_CHECKING:
+    from crewai.agents.agent_executor import AgentExecutor
+    from pydantic import BaseModel
+
+logger = logging.getLogger(__name__)
+
+
+class CallModel(Effect):
+    """``llm.acall`` on the loop; ``llm.call`` on a worker thread for a model that has no async side; or in place."""
+
+    __slots__ = ("kwargs", "llm", "messages")
+
+    def __init__(self, llm: Any, messages: list[Any], **kwargs: Any) -> None:
+        self.llm = llm
+        self.messages = messages
+        self.kwargs = kwargs
+
+    def perform(self) -> Any:
+        scope = _event_id_stack.get()
+        try:
+            return self.llm.call(self.messages, **self.kwargs)
+        finally:
+            _leave(scope)
+
+    async def aperform(self) -> Any:
+        if not has_async_side(self.llm):
+            return await workers.pool().run(self.llm.call, self.messages, **self.kwargs)
+        scope = _event_id_stack.get()
+        try:
+            return await self.llm.acall(self.messages, **self.kwargs)
+        finally:
+            _leave(scope)
+
+
+def has_async_side(llm: Any) -> bool:
+    """Whether ``acall`` stands for this model.
+
+    It does not where only ``call`` was written: on a model without ``acall``, on a subclass that overrides ``call``
+    alone, or where ``call`` was replaced on the class or the object (as tests and tracers do).
+    """
+    own: dict[str, Any] = getattr(llm, "__dict__", {})
+    if "acall" in own:
+        return True
+    if "call" in own:
+        return False
+    for cls in type(llm).__mro__:
+        if cls is BaseLLM:
+            return False
+        names = cls.__dict__
+        if "acall" in names:
+            return type(names.get("call", names["acall"])) is FunctionType
+        if "call" in names:
+            return False
+    return False
+
+
+async def ask(
+    executor: AgentExecutor, tools: list[dict[str, Any]] | None, response_model: type[BaseModel] | None
+) -> Any:
+    """The model's answer to the executor's messages.
+
+    Raises:
+        ValueError: the answer is empty, or a hook blocked the call (``LLMCallBlockedError``).
+        HookAborted: a hook stopped the run.
+    """
+    agent: Any = executor.agent
+    llm: Any = executor.llm
+    verbose = agent.verbose
+    if executor.request_within_rpm_limit is not None:
+        await WithinRate(executor.request_within_rpm_limit)
+    kwargs: dict[str, Any] = {
+        "tools": tools,
+        "callbacks": executor.callbacks,
+        "available_functions": None,
+        "from_task": executor.task,
+        "from_agent": agent,
+        "response_model": response_model,
+    }
+    with agent_utils._prepare_llm_call(executor, executor.messages, PRINTER, verbose=verbose) as messages:
+        if executor.respect_context_window and _overflows(llm, messages, tools, response_model):
+            await Blocking(
+                agent_utils._proactively_summarize_context,
+                llm=llm,
+                messages=messages,
+                callbacks=executor.callbacks,
+                printer=PRINTER,
+                tools=tools,
+                response_model=response_model,
+                verbose=verbose,
+                from_task=executor.task,
+                from_agent=agent,
+            )
+        answer = await CallModel(llm, messages, **kwargs)
+    return agent_utils._validate_and_finalize_llm_response(answer, executor, PRINTER, verbose=verbose)
+
+
+async def force_final_answer(executor: AgentExecutor) -> AgentFinish:
+    """One more call, without tools and hooks, when the iterations are used up.
+
+    Raises:
+        ValueError: the answer is empty.
+    """
+    agent: Any = executor.agent
+    if agent.verbose:
+        PRINTER.print(content="Maximum iterations reached. Requesting final answer.", color="yellow")
+    messages = [
+        *executor.state.messages,
+        format_message_for_llm(I18N_DEFAULT.errors("force_final_answer"), role="user"),
+    ]
+    answer = await CallModel(executor.llm, messages, callbacks=executor.callbacks)
+    if answer is None or answer == "":
+        if agent.verbose:
+            PRINTER.print(content="Received None or empty response from LLM call.", color="red")
+        raise ValueError("Invalid response from LLM call - None or empty.")
+    formatted = format_answer(answer=answer)
+    if isinstance(formatted, AgentFinish):
+        return formatted
+    return AgentFinish(thought=formatted.thought, output=formatted.text, text=formatted.text)
+
+
+def _overflows(llm: Any, messages: list[Any], tools: Any, response_model: Any) -> bool:
+    try:
+        return bool(llm.is_context_window_overflowing_threshold(messages, tools, response_model))
+    except (HookAborted, LLMCallBlockedError):
+        raise
+    except Exception:
+        logger.debug("Counting the tokens of the context failed; the call goes on without it.", exc_info=True)
+        return False
+
+
+def _leave(scope: tuple[tuple[str, str], ...]) -> None:
+    """Drop event scopes that a failing or cancelled call left open, as CrewAI's copied step contexts do."""
+    if _event_id_stack.get() is not scope:
+        _event_id_stack.set(scope)

@@ -1,0 +1,180 @@
+"""Task outputs kept for ``replay``: a row a task, and every run keeps its own.
+
+CrewAI has one table for the whole machine that each run empties (``crewai/utilities/task_output_storage_handler.py``);
+a second crew, or a second process, takes the first one's replay away. Here rows carry the run they belong to, in a
+file of our own, and the oldest runs are removed once there are more than the setting ``replay_runs``.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+from crewai.utilities.crew_json_encoder import CrewJSONEncoder
+from crewai.utilities.task_output_storage_handler import TaskOutputStorageHandler
+from crewai_core.paths import db_storage_path
+
+from fastcrew_async.config import settings
+from fastcrew_async.engine.effects import Effect
+from fastcrew_async.store import Database
+
+_Statement = tuple[str, tuple[Any, ...]]
+
+_SCHEMA = (
+    """CREATE TABLE IF NOT EXISTS task_outputs (
+        run_id TEXT NOT NULL, position INTEGER NOT NULL, task_id TEXT NOT NULL, task_key TEXT NOT NULL,
+        expected_output TEXT, output TEXT NOT NULL, inputs TEXT NOT NULL, was_replayed INTEGER NOT NULL,
+        written_at REAL NOT NULL, PRIMARY KEY (run_id, position))""",
+    "CREATE INDEX IF NOT EXISTS task_outputs_by_task ON task_outputs (task_id, written_at)",
+)
+_WRITE = "INSERT OR REPLACE INTO task_outputs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_READ = "SELECT * FROM task_outputs WHERE run_id = ? ORDER BY position"
+_LATEST_OF_TASK = "SELECT run_id FROM task_outputs WHERE task_id = ? ORDER BY written_at DESC, rowid DESC LIMIT 1"
+_LATEST = "SELECT run_id FROM task_outputs ORDER BY rowid DESC LIMIT 1"
+_PRUNE = """DELETE FROM task_outputs WHERE run_id NOT IN (
+    SELECT run_id FROM task_outputs GROUP BY run_id ORDER BY max(rowid) DESC LIMIT ?)"""
+_PRUNE_EVERY = 100
+
+_lock = threading.Lock()
+_databases: dict[str, Database] = {}
+_prepared: set[Database] = set()
+
+
+def database() -> Database:
+    """The file of task outputs; it is opened by its first statement."""
+    path = settings().storage_path or Path(db_storage_path()) / "fastcrew_async.db"
+    key = str(path)
+    found = _databases.get(key)
+    if found is None:
+        with _lock:
+            # A write survives the end of the process at once, and a power cut after the next checkpoint.
+            found = _databases.setdefault(key, Database(path, durability="relaxed"))
+    return found
+
+
+def _with_schema(file: Database, statements: list[_Statement]) -> list[_Statement]:
+    return statements if file in _prepared else [*((statement, ()) for statement in _SCHEMA), *statements]
+
+
+class _Write(Effect):
+    """One atomic batch on the file; the first one of a process makes the table."""
+
+    __slots__ = ("file", "statements")
+
+    def __init__(self, file: Database, statements: list[_Statement]) -> None:
+        self.file = file
+        self.statements = statements
+
+    def perform(self) -> None:
+        self.file.batch_sync(_with_schema(self.file, self.statements))
+        _prepared.add(self.file)
+
+    async def aperform(self) -> None:
+        await self.file.batch(_with_schema(self.file, self.statements))
+        _prepared.add(self.file)
+
+
+def _read(query: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    file = database()
+    if file not in _prepared:
+        _Write(file, []).perform()
+    return file.fetch_all_sync(query, parameters)
+
+
+class TaskOutputs:
+    """The task outputs of one crew, with the interface of CrewAI's ``TaskOutputStorageHandler``."""
+
+    def __init__(self) -> None:
+        self.run_id = uuid.uuid4().hex
+        self._runs = 0
+        self._chosen: str | None = None
+
+    def begin_run(self) -> None:
+        """Following rows belong to a new run."""
+        self.run_id = uuid.uuid4().hex
+        self._runs += 1
+
+    def write(self, task_index: int, log: dict[str, Any]) -> Effect | None:
+        """An effect: keep one row; it is in the file when the effect is done. None where no runs are to be kept."""
+        if settings().replay_runs == 0:
+            return None
+        row = self._row(task_index, log)
+        statements: list[_Statement] = [(_WRITE, row)]
+        if task_index == 0 and self._runs % _PRUNE_EVERY == 1:
+            statements.append((_PRUNE, (settings().replay_runs,)))
+        return _Write(database(), statements)
+
+    def choose(self, task_id: str) -> None:
+        """Make :meth:`load` give the latest run that has this task.
+
+        Raises:
+            ValueError: no run that is still kept has it.
+        """
+        found = _read(_LATEST_OF_TASK, (task_id,))
+        if not found:
+            raise ValueError(f"Task with id {task_id} not found in the crew's tasks.")
+        self._chosen = str(found[0][0])
+
+    def load(self) -> list[dict[str, Any]]:
+        """The rows of the chosen run, else of the latest one, in the order of the tasks."""
+        run_id = self._chosen
+        if run_id is None:
+            found = _read(_LATEST)
+            if not found:
+                return []
+            run_id = str(found[0][0])
+        return [
+            {
+                "task_id": row[2],
+                "task_key": row[3],
+                "expected_output": row[4],
+                "output": json.loads(str(row[5])),
+                "task_index": row[1],
+                "inputs": json.loads(str(row[6])),
+                "was_replayed": row[7],
+                "timestamp": row[8],
+            }
+            for row in _read(_READ, (run_id,))
+        ]
+
+    def update(self, task_index: int, log: dict[str, Any]) -> None:
+        """Keep one row; a replayed task replaces the row of the run it was replayed from."""
+        if log.get("was_replayed") and self._chosen is not None:
+            self.run_id = self._chosen
+        effect = self.write(task_index, log)
+        if effect is not None:
+            effect.perform()
+
+    def reset(self) -> None:
+        """Remove the rows of all runs, as ``crew.reset_memories("kickoff_outputs")`` asks for."""
+        _Write(database(), [("DELETE FROM task_outputs", ())]).perform()
+
+    def _row(self, task_index: int, log: dict[str, Any]) -> tuple[Any, ...]:
+        task = log["task"]
+        return (
+            self.run_id,
+            task_index,
+            str(task.id),
+            task.key,
+            task.expected_output,
+            json.dumps(log["output"], cls=CrewJSONEncoder),
+            json.dumps(log["inputs"] or {}, cls=CrewJSONEncoder),
+            int(log.get("was_replayed", False)),
+            time.time(),
+        )
+
+
+def outputs_of(crew: Any) -> TaskOutputs | None:
+    """The crew's task outputs, put in the place of CrewAI's own handler. None where the user has one of theirs."""
+    handler = crew._task_output_handler
+    if isinstance(handler, TaskOutputs):
+        return handler
+    if type(handler) is not TaskOutputStorageHandler:
+        return None
+    ours = TaskOutputs()
+    crew._task_output_handler = ours
+    return ours

@@ -1,0 +1,354 @@
+"""One kickoff of a crew, from its inputs to its output.
+
+Source: ``crewai/crew.py: Crew.kickoff`` / ``akickoff`` and ``crewai/crews/utils.py: prepare_kickoff`` of CrewAI
+1.15.30, without what blocks the loop there: the file store's threads, the task output table behind a file lock, the
+waits for the handlers of other runs, and the memory drains.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, cast
+
+from crewai.agents.agent_builder.base_agent import BaseAgent
+from crewai.crew import Crew
+from crewai.crews.crew_output import CrewOutput
+from crewai.crews.utils import _extract_files_from_inputs, _resolve_crew_skills
+from crewai.events.event_bus import crewai_event_bus
+from crewai.events.types.crew_events import (
+    CrewKickoffCompletedEvent,
+    CrewKickoffFailedEvent,
+    CrewKickoffStartedEvent,
+)
+from crewai.events.utils.console_formatter import ConsoleFormatter
+from crewai.execution import begin_execution, end_execution
+from crewai.hooks.contexts import ExecutionEndContext, ExecutionStartContext, InputContext, OutputContext
+from crewai.hooks.dispatch import InterceptionPoint, dispatch
+from crewai.process import Process
+from crewai.task import Task
+from crewai.tasks.conditional_task import ConditionalTask
+from crewai.tasks.task_output import TaskOutput
+from crewai.telemetry.tracing.grants import TraceGrantError
+from crewai.types.usage_metrics import UsageMetrics
+from crewai.utilities.crew.models import CrewContext
+from crewai.utilities.file_store import clear_files, store_files
+from opentelemetry import baggage
+from opentelemetry.context import attach, detach
+
+from fastcrew_async.engine import events, files
+from fastcrew_async.engine.agent import ready_executor
+from fastcrew_async.engine.drivers import Join, Spawn, Stop
+from fastcrew_async.engine.effects import Blocking, CallUser, Handled
+from fastcrew_async.engine.outputs import outputs_of
+from fastcrew_async.engine.seams import OURS, Pair, Theirs, replaced
+from fastcrew_async.engine.task import run_task
+
+_SEQUENTIAL = Pair.of(Crew, "_run_sequential_process", "_arun_sequential_process")
+_HIERARCHICAL = Pair.of(Crew, "_run_hierarchical_process", "_arun_hierarchical_process")
+_EXECUTE_TASKS = Pair.of(Crew, "_execute_tasks", "_aexecute_tasks")
+_STOCK_PREPARE_TOOLS = Crew._prepare_tools
+
+
+async def run_crew(crew: Crew, inputs: Mapping[str, Any] | None, input_files: Any) -> CrewOutput:
+    """Run `crew`, which nothing else is running.
+
+    Raises:
+        TypeError: `inputs` is not a mapping.
+        Exception: what a task, a hook or a callback raised; ``crew_kickoff_failed`` has been emitted.
+    """
+    own: Any = crew
+    attached = attach(baggage.set_baggage("crew_context", CrewContext(id=str(own.id), key=own.key)))
+    runtime_scope = crewai_event_bus._enter_runtime_scope()
+    pending = events.begin_run()
+    mark = events.scope()
+    execution_token = None
+    try:
+        execution_token = begin_execution(tracing=own.tracing)
+        await _prepare(own, inputs, input_files)
+        if own.process == Process.sequential:
+            result = await Theirs(own, _SEQUENTIAL)
+        elif own.process == Process.hierarchical:
+            result = await Theirs(own, _HIERARCHICAL)
+            if result is OURS:
+                own._create_manager_agent()
+        else:
+            raise NotImplementedError(f"The process '{own.process}' is not implemented yet.")
+        if result is OURS:
+            result = await Theirs(own, _EXECUTE_TASKS, own.tasks)
+        if result is OURS:
+            result = await _run_tasks(own, own.tasks)
+        for callback in own.after_kickoff_callbacks:
+            result = await CallUser(callback, result)
+        result = own._post_kickoff(result)
+        own.usage_metrics = own.calculate_usage_metrics()
+        return cast(CrewOutput, result)
+    except (Exception, asyncio.CancelledError) as error:
+        if execution_token is None and isinstance(error, TraceGrantError):
+            raise
+        own._dispatch_execution_end_failure(error)
+        opened = events.scope()[len(mark) : len(mark) + 1]
+        events.close_scopes((*mark, *opened), error)
+        if opened:  # after_kickoff callbacks come after the completed event, which has closed it
+            events.emit(
+                own,
+                CrewKickoffFailedEvent(
+                    error=str(error) if isinstance(error, Exception) else "cancelled",
+                    crew_name=own.name,
+                    started_event_id=own._kickoff_event_id,
+                ),
+            )
+        raise
+    finally:
+        if _memories(own):
+            await Blocking(own._drain_memory_writes)
+        if files.stored(own.id):
+            await Blocking(clear_files, own.id)
+        events.end_run(pending)
+        detach(attached)
+        end_execution(execution_token)
+        crewai_event_bus._exit_runtime_scope(runtime_scope)
+
+
+async def _prepare(crew: Any, inputs: Mapping[str, Any] | None, input_files: Any) -> None:
+    """Everything before the first task: hooks, callbacks, the started event, inputs into texts, the agents."""
+    resuming = crew.checkpoint_kickoff_event_id is not None
+    if not resuming:
+        events.reset_order()
+    given: dict[str, Any] | None = None
+    if inputs is not None:
+        if not isinstance(inputs, Mapping):
+            raise TypeError(f"inputs must be a dict or Mapping, got {type(inputs).__name__}")
+        given = dict(inputs)
+    start: Any = ExecutionStartContext(crew=crew, inputs=given if given is not None else {}, payload=given)
+    crew._execution_start_dispatched = False
+    crew._execution_end_dispatched = False
+    dispatch(InterceptionPoint.EXECUTION_START, start)
+    crew._execution_start_dispatched = True
+    given = start.payload
+    for callback in crew.before_kickoff_callbacks:
+        given = await CallUser(callback, {} if given is None else given)
+    context: Any = InputContext(crew=crew, inputs=given if given is not None else {}, payload=given)
+    dispatch(InterceptionPoint.INPUT, context)
+    given = context.payload
+    if resuming and crew._kickoff_event_id:
+        _show_resuming(crew)
+    else:
+        event = CrewKickoffStartedEvent(crew_name=crew.name, inputs=given)
+        crew._kickoff_event_id = event.event_id
+        await Handled(events.emit(crew, event))
+    outputs = outputs_of(crew)
+    if outputs is None:
+        await Blocking(crew._task_output_handler.reset)
+    else:
+        outputs.begin_run()
+    crew._logging_color = "bold_purple"
+    from_flow = baggage.get_baggage("flow_input_files")
+    all_files = {**(from_flow if isinstance(from_flow, dict) else {}), **(input_files or {})}
+    if given is not None:
+        all_files.update(_extract_files_from_inputs(given))
+    if all_files:
+        await Blocking(store_files, crew.id, all_files)
+    if given is not None:
+        crew._inputs = given
+        crew._interpolate_inputs(given)
+    crew._set_tasks_callbacks()
+    crew._set_allow_crewai_trigger_context_for_first_task()
+    await _set_up_agents(crew)
+    if crew.planning:
+        await Blocking(crew._handle_crew_planning)
+
+
+async def _set_up_agents(crew: Any) -> None:
+    agents: dict[int, Any] = {id(agent): agent for agent in crew.agents}
+    agents.update((id(task.agent), task.agent) for task in crew.tasks if task.agent is not None)
+    skills = await Blocking(_resolve_crew_skills, crew) if crew.skills else None
+    for agent in agents.values():
+        agent.crew = crew
+        if agent.knowledge_sources:
+            await Blocking(agent.set_knowledge, crew_embedder=crew.embedder)
+        elif agent.embedder is None and crew.embedder:
+            agent.embedder = crew.embedder
+        if skills or agent.skills:
+            await Blocking(agent.set_skills, resolved_crew_skills=skills)
+        if not agent.function_calling_llm:
+            agent.function_calling_llm = crew.function_calling_llm
+        if not agent.step_callback:
+            agent.step_callback = crew.step_callback
+        executor = getattr(agent, "agent_executor", None)
+        if executor and getattr(executor, "_resuming", False):
+            continue
+        if hasattr(agent, "executor_class"):
+            if ready_executor(agent) is None:
+                agent.create_agent_executor()
+        else:  # an adapter of another framework
+            agent.create_agent_executor()
+
+
+async def _run_tasks(crew: Any, tasks: list[Task], start_index: int | None = 0, replayed: bool = False) -> CrewOutput:
+    """The tasks in their listed order; those with ``async_execution`` run beside the following ones.
+
+    Source: ``Crew._execute_tasks``. When a task fails, the pending ones are cancelled before the error goes on; CrewAI
+    leaves them running.
+    """
+    resumed = crew._get_execution_start_index(tasks)
+    start = resumed if resumed is not None else start_index
+    outputs: list[TaskOutput] = []
+    pending: list[tuple[Task, Any, int]] = []
+    last_sync: TaskOutput | None = None
+    try:
+        for index, task in enumerate(tasks):
+            if start is not None and index < start:
+                if task.output:
+                    outputs.append(task.output)
+                    last_sync = last_sync if task.async_execution else task.output
+                continue
+            agent, tools = await _equip(crew, task)
+            if isinstance(task, ConditionalTask):
+                outputs.extend(await _gather(crew, pending, replayed))
+                skipped = await _skipped(crew, task, outputs, index, replayed)
+                if skipped is not None:
+                    outputs.append(skipped)
+                    continue
+            if task.async_execution:
+                context = crew._get_context(task, [last_sync] if last_sync else [])
+                pending.append((task, await Spawn(run_task(task, agent, context, tools)), index))
+                continue
+            outputs.extend(await _gather(crew, pending, replayed))
+            context = crew._get_context(task, outputs)
+            output = await run_task(task, agent, context, tools)
+            outputs.append(output)
+            crew._process_task_result(task, output)
+            await _store(crew, task, output, index, replayed)
+        outputs.extend(await _gather(crew, pending, replayed))
+    except BaseException:
+        await Stop([handle for _, handle, _ in pending])
+        raise
+    return await _crew_output(crew, outputs)
+
+
+async def _equip(crew: Any, task: Task) -> tuple[BaseAgent, list[Any]]:
+    agent = crew._get_agent_to_use(task)
+    if agent is None:
+        raise ValueError(
+            f"No agent available for task: {task.description}. Ensure that either the task has an assigned agent or a "
+            "manager agent is provided."
+        )
+    tools = task.tools or agent.tools or []
+    if replaced(crew, "_prepare_tools", _STOCK_PREPARE_TOOLS) or _needs_more_tools(crew, agent, task):
+        tools = await Blocking(crew._prepare_tools, agent, task, tools)
+    executor = agent.agent_executor
+    if not (executor and executor._resuming):
+        crew._log_task_start(task, agent.role)
+    return agent, tools
+
+
+def _needs_more_tools(crew: Any, agent: Any, task: Task) -> bool:
+    """Whether ``Crew._prepare_tools`` would add anything; it looks into the file store, and may resolve MCP servers."""
+    return bool(
+        any(
+            getattr(agent, name, None)
+            for name in ("allow_delegation", "allow_code_execution", "multimodal", "apps", "mcps", "memory")
+        )
+        or crew._memory is not None
+        or files.stored(crew.id, task.id)
+    )
+
+
+async def _skipped(crew: Any, task: ConditionalTask, outputs: list[Any], index: int, replayed: bool) -> Any:
+    previous = outputs[-1] if outputs else None
+    if previous is None or await CallUser(task.should_execute, previous):
+        return None
+    crew._logger.log("debug", f"Skipping conditional task: {task.description}", color="yellow")
+    output = task.get_skipped_task_output()
+    if not replayed:
+        await _store(crew, task, output, index, replayed)
+    return output
+
+
+async def _gather(crew: Any, pending: list[tuple[Task, Any, int]], replayed: bool) -> list[TaskOutput]:
+    outputs: list[TaskOutput] = []
+    for task, handle, index in pending:
+        output = await Join(handle)
+        outputs.append(output)
+        crew._process_task_result(task, output)
+        await _store(crew, task, output, index, replayed)
+    pending.clear()
+    return outputs
+
+
+async def _store(crew: Any, task: Task, output: TaskOutput, index: int, replayed: bool) -> None:
+    outputs = outputs_of(crew)
+    if outputs is None or "_store_execution_log" in crew.__dict__:
+        await Blocking(crew._store_execution_log, task, output, index, replayed)
+        return
+    log = {
+        "task": task,
+        "output": {
+            "description": output.description,
+            "summary": output.summary,
+            "raw": output.raw,
+            "pydantic": output.pydantic,
+            "json_dict": output.json_dict,
+            "output_format": output.output_format,
+            "agent": output.agent,
+            "messages": output.messages,
+        },
+        "inputs": crew._inputs or {},
+        "was_replayed": replayed,
+    }
+    effect = outputs.write(index, log)
+    if effect is not None:
+        await effect
+
+
+async def _crew_output(crew: Any, outputs: list[TaskOutput]) -> CrewOutput:
+    """Source: ``Crew._create_crew_output``."""
+    if not outputs:
+        raise ValueError("No task outputs available to create crew output.")
+    final = next((output for output in reversed(outputs) if output.raw), None)
+    if final is None:
+        raise ValueError("No valid task outputs available to create crew output.")
+    crew._finish_execution(final.raw)
+    usage: UsageMetrics = crew.calculate_usage_metrics()
+    crew.token_usage = usage
+    result: Any = CrewOutput(
+        raw=final.raw, pydantic=final.pydantic, json_dict=final.json_dict, tasks_output=outputs, token_usage=usage
+    )
+    boundary: Any = OutputContext(crew=crew, output=result, payload=result)
+    dispatch(InterceptionPoint.OUTPUT, boundary)
+    end: Any = ExecutionEndContext(crew=crew, output=boundary.payload, payload=boundary.payload)
+    crew._execution_end_dispatched = True
+    dispatch(InterceptionPoint.EXECUTION_END, end)
+    result = end.payload
+    if isinstance(result, CrewOutput):
+        final.raw = result.raw
+    if _memories(crew):
+        await Blocking(crew._drain_memory_writes)
+    await events.handled()
+    events.emit(
+        crew,
+        CrewKickoffCompletedEvent(
+            crew_name=crew.name,
+            output=final,
+            total_tokens=usage.total_tokens,
+            started_event_id=crew._kickoff_event_id,
+        ),
+    )
+    return cast(CrewOutput, result)
+
+
+def _memories(crew: Any) -> bool:
+    """Whether anything of this crew may still be saving memories."""
+    owners = (crew, crew.manager_agent, *crew.agents)
+    memories = (crew._memory, *(getattr(owner, "memory", None) for owner in owners))
+    return any(memory is not None and not isinstance(memory, bool) for memory in memories)
+
+
+def _show_resuming(crew: Any) -> None:
+    if not crew.verbose:
+        return
+    console = ConsoleFormatter(verbose=True)
+    title, color = "Resuming from Checkpoint", "bright_magenta"
+    content = console.create_status_content(title, crew.name or "Crew", color, ID=str(crew.id))
+    console.print_panel(content, f"\U0001f504 {title}", color)

@@ -1,0 +1,61 @@
+"""Where a user has put their own code in place of CrewAI's, theirs is called.
+
+A subclass that overrides ``execute_task``, an adapter that wraps a method on one object, a test that patches a class:
+the engine stands in for CrewAI's own methods only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from fastcrew_async.engine.effects import Blocking, Effect
+
+OURS = object()
+"""What :class:`Theirs` gives when CrewAI's own method is in place."""
+
+
+def replaced(owner: Any, name: str, stock: Callable[..., Any]) -> bool:
+    """Whether `owner` has something else than CrewAI's `stock` under `name`."""
+    return name in getattr(owner, "__dict__", ()) or getattr(type(owner), name, None) is not stock
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A method of CrewAI in its sync and its async form."""
+
+    sync_name: str
+    async_name: str
+    sync: Callable[..., Any]
+    asynchronous: Callable[..., Any]
+
+    @staticmethod
+    def of(cls: type, sync_name: str, async_name: str) -> Pair:
+        """The pair as CrewAI ships it; to be taken before anything is patched."""
+        return Pair(sync_name, async_name, getattr(cls, sync_name), getattr(cls, async_name))
+
+
+class Theirs(Effect):
+    """Call the user's version of a method, or give ``OURS``. On a loop, one that exists only as sync is called on a
+    worker thread, as ``kickoff_async`` of CrewAI would."""
+
+    __slots__ = ("args", "kwargs", "owner", "pair")
+
+    def __init__(self, owner: Any, pair: Pair, *args: Any, **kwargs: Any) -> None:
+        self.owner = owner
+        self.pair = pair
+        self.args = args
+        self.kwargs = kwargs
+
+    def perform(self) -> Any:
+        if replaced(self.owner, self.pair.sync_name, self.pair.sync):
+            return getattr(self.owner, self.pair.sync_name)(*self.args, **self.kwargs)
+        return OURS
+
+    async def aperform(self) -> Any:
+        if replaced(self.owner, self.pair.async_name, self.pair.asynchronous):
+            return await getattr(self.owner, self.pair.async_name)(*self.args, **self.kwargs)
+        if replaced(self.owner, self.pair.sync_name, self.pair.sync):
+            return await Blocking(getattr(self.owner, self.pair.sync_name), *self.args, **self.kwargs).aperform()
+        return OURS

@@ -1,0 +1,84 @@
+"""Running the body of a tool: an async one on the caller's loop, a sync one on a worker thread."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from crewai.tools.base_tool import BaseTool, Tool
+from crewai.tools.structured_tool import CrewStructuredTool, ToolUsageLimitExceededError
+from crewai.utilities.string_utils import sanitize_tool_name
+
+from fastcrew_async import workers
+from fastcrew_async.engine.effects import Effect
+
+_STOCK_RUNS = (BaseTool.run, Tool.run)
+_STOCK_INVOKE = CrewStructuredTool.invoke
+
+
+class RunTool(Effect):
+    """A tool's body. `blocking` is CrewAI's own sync call; `asynchronous` its equivalent where the body is async.
+
+    As in CrewAI, the body sees a copy of the run's context and what it sets there stays there.
+    """
+
+    __slots__ = ("asynchronous", "blocking")
+
+    def __init__(self, blocking: Callable[[], Any], asynchronous: Callable[[], Awaitable[Any]] | None) -> None:
+        self.blocking = blocking
+        self.asynchronous = asynchronous
+
+    def perform(self) -> Any:
+        return self.blocking()
+
+    async def aperform(self) -> Any:
+        if self.asynchronous is None:
+            return await workers.pool().run(self.blocking)
+        return await self.asynchronous()
+
+
+def invocation(tool: CrewStructuredTool, arguments: dict[str, Any], config: dict[str, Any]) -> RunTool:
+    """``tool.invoke(arguments, config)``, as the ReAct form calls a tool."""
+    function = _async_function(tool.func) if type(tool).invoke is _STOCK_INVOKE else None
+
+    async def asynchronous() -> Any:
+        assert function is not None
+        parsed = tool._parse_args(arguments)
+        if tool.has_reached_max_usage_count():
+            name = sanitize_tool_name(tool.name)
+            raise ToolUsageLimitExceededError(
+                f"Tool '{name}' has reached its maximum usage limit of {tool.max_usage_count}. "
+                f"You should not use the {name} tool again."
+            )
+        tool._increment_usage_count()
+        return await function(**parsed)
+
+    return RunTool(lambda: tool.invoke(input=arguments, config=config), asynchronous if function else None)
+
+
+def native_call(run: Callable[..., Any], arguments: dict[str, Any]) -> RunTool:
+    """``tool.run(**arguments)``, as function calling calls a tool; `run` is the bound method that CrewAI registers."""
+    tool = getattr(run, "__self__", None)
+    function = None
+    if isinstance(tool, BaseTool) and getattr(run, "__func__", None) in _STOCK_RUNS:
+        function = _async_function(tool._run)
+
+    async def asynchronous() -> Any:
+        assert function is not None
+        assert isinstance(tool, BaseTool)
+        validated = tool._validate_kwargs(arguments)
+        limit_error = tool._claim_usage()
+        return limit_error if limit_error else await function(**validated)
+
+    return RunTool(lambda: run(**arguments), asynchronous if function else None)
+
+
+def _async_function(function: Any) -> Callable[..., Awaitable[Any]] | None:
+    """The coroutine function behind a tool, or None for a sync body."""
+    if inspect.iscoroutinefunction(function):
+        return function
+    tool = getattr(function, "__self__", None)
+    if isinstance(tool, Tool) and getattr(function, "__func__", None) is Tool._run:
+        return tool.func if inspect.iscoroutinefunction(tool.func) else None
+    return None

@@ -1,0 +1,104 @@
+"""A share of each loop iteration for the engine, and no more.
+
+asyncio runs every ready task before it looks at timers and sockets again, so a thousand engine steps that become ready
+together stop the host's own callbacks for as long as all of them take. Each step passes the turnstile of its loop: once
+the engine has used its slice of the current iteration, the step waits for a later one, first come, first served.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+import weakref
+from collections import deque
+from dataclasses import dataclass
+
+from fastcrew_async.config import settings
+
+
+@dataclass(frozen=True)
+class TurnstileStats:
+    """Seconds of CPU used by engine steps and seconds they waited for their turn, since the loop's first step."""
+
+    steps: int
+    used_seconds: float
+    waited_seconds: float
+    waiting: int
+
+
+class Turnstile:
+    """The turnstile of one event loop."""
+
+    __slots__ = ("__weakref__", "_armed", "_loop", "_spent", "_step", "_waiting", "slice", "steps", "used", "waited")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, slice_seconds: float) -> None:
+        self._loop = loop
+        self.slice = slice_seconds
+        self._spent = 0.0
+        self._step = slice_seconds  # running mean of what one step takes
+        self._armed = False
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self.steps = 0
+        self.used = 0.0
+        self.waited = 0.0
+
+    @property
+    def closed(self) -> bool:
+        """Whether the next step has to wait."""
+        return self.slice > 0 and (self._spent >= self.slice or bool(self._waiting))
+
+    def spend(self, seconds: float) -> None:
+        """Account for a step that took `seconds`."""
+        self.steps += 1
+        self.used += seconds
+        self._spent += seconds
+        self._step += (seconds - self._step) * 0.05
+        if not self._armed:
+            self._arm()
+
+    async def turn(self) -> None:
+        """Wait for a place in a coming iteration."""
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._waiting.append(future)
+        if not self._armed:
+            self._arm()
+        since = time.perf_counter()
+        try:
+            await future
+        finally:
+            self.waited += time.perf_counter() - since
+
+    def stats(self) -> TurnstileStats:
+        """Time used and time waited so far."""
+        return TurnstileStats(self.steps, self.used, self.waited, len(self._waiting))
+
+    def _arm(self) -> None:
+        self._armed = True
+        self._loop.call_soon(self._iteration)
+
+    def _iteration(self) -> None:
+        self._armed = False
+        self._spent = 0.0
+        places = max(1, int(self.slice / self._step)) if self._step > 0 else 1
+        while self._waiting and places:
+            future = self._waiting.popleft()
+            if not future.done():  # a cancelled step gives its place away
+                future.set_result(None)
+                places -= 1
+        if self._waiting:
+            self._arm()
+
+
+_lock = threading.Lock()
+_turnstiles: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Turnstile] = weakref.WeakKeyDictionary()
+
+
+def turnstile() -> Turnstile:
+    """The turnstile of the running loop."""
+    loop = asyncio.get_running_loop()
+    found = _turnstiles.get(loop)
+    if found is None:
+        with _lock:
+            found = _turnstiles.setdefault(loop, Turnstile(loop, settings().slice_seconds))
+    return found
