@@ -30,11 +30,12 @@ from crewai.utilities.token_counter_callback import TokenCalcHandler
 from fastcrew_async.engine import events, files
 from fastcrew_async.engine.drivers import Deadline
 from fastcrew_async.engine.effects import Blocking, Either
-from fastcrew_async.engine.executor import AgentExecutor
+from fastcrew_async.engine.executor import AgentExecutor, remember
 from fastcrew_async.engine.seams import OURS, Pair, Theirs, replaced
 
 _EXECUTE = Pair.of(Agent, "execute_task", "aexecute_task")
 _STOCK_PROMPT = Task.prompt
+_STOCK_CREATE: Any = Agent.create_agent_executor
 _INVOKE = AgentExecutor.invoke
 
 
@@ -56,7 +57,10 @@ async def execute_task(agent: BaseAgent, task: Task, context: str | None, tools:
     if ours:
         executor._reserved = True
     try:
-        own.create_agent_executor(tools=tools or own.tools or [], task=task)
+        if replaced_by_user(own):
+            own.create_agent_executor(tools=tools or own.tools or [], task=task)
+        else:
+            _STOCK_CREATE(own, tools=tools or own.tools or [], task=task)
         executor = own.agent_executor
         own._emit_skill_usage(task)
         prompt = apply_training_data(own, prompt)
@@ -112,7 +116,22 @@ def ready_executor(agent: Any) -> Any:
         callbacks=[TokenCalcHandler(agent._token_process)],
     )
     agent.agent_executor = executor
+    remember(executor)
     return executor
+
+
+def create_agent_executor(agent: Agent, tools: Any = None, task: Task | None = None) -> None:
+    """``Agent.create_agent_executor`` that makes the engine's executor; ``install()`` puts it in that place."""
+    ready_executor(agent)
+    _STOCK_CREATE(agent, tools=tools, task=task)
+
+
+def replaced_by_user(agent: Any) -> bool:
+    """Whether the user, not ``install()``, has put something in the place of ``create_agent_executor``."""
+    if "create_agent_executor" in agent.__dict__:
+        return True
+    current = getattr(type(agent), "create_agent_executor", None)
+    return current is not _STOCK_CREATE and getattr(current, "__wrapped__", None) is not _STOCK_CREATE
 
 
 async def _prompt(agent: Any, task: Task, context: str | None) -> str:

@@ -155,7 +155,7 @@ class Join(Effect):
 
 
 class Stop(Effect):
-    """Cancel branches that are still running and wait for their end. In place, threads are left to end by themselves."""
+    """Cancel branches that still run and wait for their end. In place, their threads are left to end by themselves."""
 
     __slots__ = ("handles",)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import weakref
 from collections.abc import Coroutine
 from typing import Any, ClassVar, cast
 
@@ -254,3 +255,21 @@ class AgentExecutor(StockAgentExecutor):
 
 
 AgentExecutor._flow_definition = StockAgentExecutor.flow_definition()
+
+
+_living: dict[int, weakref.ref[AgentExecutor]] = {}
+
+
+def remember(executor: AgentExecutor) -> None:
+    """Note an executor that an agent keeps, for :func:`release`."""
+    key = id(executor)
+    _living[key] = weakref.ref(executor, lambda _: _living.pop(key, None))
+
+
+def release() -> None:
+    """Take idle executors from their agents, which then make CrewAI's own again."""
+    for reference in list(_living.values()):
+        executor = reference()
+        agent: Any = executor.agent if executor is not None else None
+        if agent is not None and agent.agent_executor is executor and not executor._is_executing:
+            agent.agent_executor = None

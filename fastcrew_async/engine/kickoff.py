@@ -44,6 +44,15 @@ async def kickoff(
     return await drive(_run(crew, inputs, input_files))
 
 
+async def kickoff_like_sync(
+    crew: Crew, inputs: Inputs, input_files: Any = None, from_checkpoint: Any = None
+) -> CrewOutput | CrewStreamingOutput:
+    """``Crew.kickoff_async`` on the engine: on the loop, with the event order of ``Crew.kickoff``."""
+    if from_checkpoint is None and not crew.stream:
+        get_env_context()
+    return await kickoff(crew, inputs, input_files, from_checkpoint)
+
+
 def kickoff_in_place(
     crew: Crew, inputs: Inputs, input_files: Any = None, from_checkpoint: Any = None
 ) -> CrewOutput | CrewStreamingOutput:

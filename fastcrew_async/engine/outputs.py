@@ -11,6 +11,8 @@ import json
 import threading
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,7 @@ _LATEST = "SELECT run_id FROM task_outputs ORDER BY rowid DESC LIMIT 1"
 _PRUNE = """DELETE FROM task_outputs WHERE run_id NOT IN (
     SELECT run_id FROM task_outputs GROUP BY run_id ORDER BY max(rowid) DESC LIMIT ?)"""
 _PRUNE_EVERY = 100
+_STOCK = {name: getattr(TaskOutputStorageHandler, name) for name in ("add", "load", "reset", "update")}
 
 _lock = threading.Lock()
 _databases: dict[str, Database] = {}
@@ -90,6 +93,7 @@ class TaskOutputs:
 
     def __init__(self) -> None:
         self.run_id = uuid.uuid4().hex
+        self.keeping = 0
         self._runs = 0
         self._chosen: str | None = None
 
@@ -108,16 +112,15 @@ class TaskOutputs:
             statements.append((_PRUNE, (settings().replay_runs,)))
         return _Write(database(), statements)
 
-    def choose(self, task_id: str) -> None:
-        """Make :meth:`load` give the latest run that has this task.
-
-        Raises:
-            ValueError: no run that is still kept has it.
-        """
+    def choose(self, task_id: str) -> bool:
+        """Make :meth:`load` give the latest run that has this task. False when no run that is still kept has it."""
         found = _read(_LATEST_OF_TASK, (task_id,))
-        if not found:
-            raise ValueError(f"Task with id {task_id} not found in the crew's tasks.")
-        self._chosen = str(found[0][0])
+        self._chosen = str(found[0][0]) if found else None
+        return bool(found)
+
+    def unchoose(self) -> None:
+        """Make :meth:`load` give the latest run again."""
+        self._chosen = None
 
     def load(self) -> list[dict[str, Any]]:
         """The rows of the chosen run, else of the latest one, in the order of the tasks."""
@@ -151,6 +154,8 @@ class TaskOutputs:
 
     def reset(self) -> None:
         """Remove the rows of all runs, as ``crew.reset_memories("kickoff_outputs")`` asks for."""
+        if self.keeping:
+            return
         _Write(database(), [("DELETE FROM task_outputs", ())]).perform()
 
     def _row(self, task_index: int, log: dict[str, Any]) -> tuple[Any, ...]:
@@ -173,8 +178,43 @@ def outputs_of(crew: Any) -> TaskOutputs | None:
     handler = crew._task_output_handler
     if isinstance(handler, TaskOutputs):
         return handler
-    if type(handler) is not TaskOutputStorageHandler:
+    if type(handler) is not TaskOutputStorageHandler or any(
+        getattr(TaskOutputStorageHandler, name) is not stock for name, stock in _STOCK.items()
+    ):
         return None
     ours = TaskOutputs()
     crew._task_output_handler = ours
     return ours
+
+
+@contextmanager
+def kept(crew: Any) -> Iterator[None]:
+    """While inside, ``reset`` removes nothing: CrewAI ends its ``for_each`` calls with it."""
+    outputs = outputs_of(crew)
+    if outputs is None:
+        yield
+        return
+    outputs.keeping += 1
+    try:
+        yield
+    finally:
+        outputs.keeping -= 1
+
+
+@contextmanager
+def replayable(crew: Any, task_id: str) -> Iterator[None]:
+    """While inside, the crew's handler gives the run that has the task; CrewAI's own file, where only that has it."""
+    outputs = outputs_of(crew)
+    if outputs is None:
+        yield
+    elif outputs.choose(str(task_id)):
+        try:
+            yield
+        finally:
+            outputs.unchoose()
+    else:
+        crew._task_output_handler = TaskOutputStorageHandler()
+        try:
+            yield
+        finally:
+            crew._task_output_handler = outputs

@@ -1,0 +1,1 @@
+"""Putting every crew of the process on the engine, and taking it off again."""

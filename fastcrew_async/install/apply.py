@@ -1,0 +1,117 @@
+"""``install()``, ``uninstall()`` and ``status()``."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fastcrew_async.errors import UnsupportedCrewAIError
+from fastcrew_async.install import versions
+
+if TYPE_CHECKING:
+    from fastcrew_async.install.targets import Patch
+
+
+@dataclass(frozen=True)
+class Target:
+    """One name of CrewAI that ``install()`` replaces: whether it is replaced now, and why it is, or is not."""
+
+    name: str
+    active: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class _Applied:
+    patch: Patch
+    stock: Any
+    ours: Any
+
+    @property
+    def intact(self) -> bool:
+        return self.patch.owner.__dict__.get(self.patch.attribute) is self.ours
+
+
+_lock = threading.Lock()
+_applied: list[_Applied] = []
+_refused: str | None = None
+
+
+def install(strict: bool = True) -> None:
+    """Put every crew of this process on the engine: ``kickoff``, ``akickoff``, ``kickoff_async``, the ``for_each``
+    family, ``Agent.kickoff*`` and guardrail agents. Crews made before or after it are served. Calling it again does
+    nothing. All or nothing: when CrewAI is not one we know, nothing is changed.
+
+    Args:
+        strict: when False, an unsupported CrewAI gives a warning and stays as it was, instead of an error.
+
+    Raises:
+        UnsupportedCrewAIError: CrewAI's version, or one of its names, is not what this release was made for.
+    """
+    global _refused
+    with _lock:
+        if _applied:
+            return
+        try:
+            versions.check()
+            from fastcrew_async.install.targets import patches
+
+            table = patches()
+        except ImportError as error:
+            refusal = error if isinstance(error, UnsupportedCrewAIError) else UnsupportedCrewAIError(str(error))
+            _refused = str(refusal)
+            if strict:
+                raise refusal from (None if refusal is error else error)
+            warnings.warn(f"fastcrew_async.install() left CrewAI as it was: {refusal}", RuntimeWarning, stacklevel=2)
+            return
+        _refused = None
+        for patch in table:
+            stock = patch.owner.__dict__[patch.attribute]
+            ours = patch.make(stock)
+            setattr(patch.owner, patch.attribute, ours)
+            _applied.append(_Applied(patch, stock, ours))
+    from fastcrew_async.engine.kickoff import prepare_process
+
+    prepare_process()
+
+
+def uninstall() -> None:
+    """Undo ``install()``: every name is again the very object that it was. A name that someone else has replaced since
+    is left to them. Runs that are under way end as they began."""
+    with _lock:
+        for applied in reversed(_applied):
+            if applied.intact:
+                setattr(applied.patch.owner, applied.patch.attribute, applied.stock)
+        was_installed = bool(_applied)
+        _applied.clear()
+    if was_installed:
+        from fastcrew_async.engine import collector, executor
+
+        executor.release()
+        collector.stop()
+
+
+def status() -> list[Target]:
+    """Every name that ``install()`` replaces, whether it is active, and why or why not."""
+    with _lock:
+        applied = {entry.patch.name: entry for entry in _applied}
+        refused = _refused
+    if refused is not None:
+        return [Target("crewai", False, refused)]
+    try:
+        versions.check()
+        from fastcrew_async.install.targets import patches
+    except ImportError as error:
+        return [Target("crewai", False, str(error))]
+    targets = []
+    for patch in patches():
+        entry = applied.get(patch.name)
+        if entry is None:
+            targets.append(Target(patch.name, False, "install() has not been called"))
+        elif not entry.intact:
+            targets.append(Target(patch.name, False, "replaced by other code after install()"))
+        else:
+            targets.append(Target(patch.name, True, patch.reason))
+    return targets

@@ -1,0 +1,124 @@
+"""What ``install()`` puts in CrewAI's place: each name, the new value and the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from importlib import import_module
+from typing import Any
+
+from crewai.agent.core import Agent
+from crewai.crew import Crew
+
+from fastcrew_async.engine import kickoff as engine
+from fastcrew_async.engine.agent import create_agent_executor
+from fastcrew_async.engine.executor import AgentExecutor
+from fastcrew_async.engine.outputs import kept, replayable
+
+
+# Not `from crewai.agent import core`: the package gives another module under that name.
+agent_core = import_module("crewai.agent.core")
+
+
+@dataclass(frozen=True)
+class Patch:
+    """One name: where it is, what takes its place (made from what was there), and why."""
+
+    owner: Any
+    attribute: str
+    make: Callable[[Any], Any]
+    reason: str
+
+    @property
+    def name(self) -> str:
+        """The dotted name, as ``status()`` shows it."""
+        owner = self.owner
+        prefix = f"{owner.__module__}.{owner.__qualname__}" if isinstance(owner, type) else owner.__name__
+        return f"{prefix}.{self.attribute}"
+
+
+def _kickoff(stock: Any) -> Any:
+    @wraps(stock)
+    def kickoff(self: Crew, inputs: Any = None, input_files: Any = None, from_checkpoint: Any = None) -> Any:
+        return engine.kickoff_in_place(self, inputs, input_files, from_checkpoint)
+
+    return kickoff
+
+
+def _akickoff(stock: Any) -> Any:
+    @wraps(stock)
+    async def akickoff(self: Crew, inputs: Any = None, input_files: Any = None, from_checkpoint: Any = None) -> Any:
+        return await engine.kickoff(self, inputs, input_files, from_checkpoint)
+
+    return akickoff
+
+
+def _kickoff_async(stock: Any) -> Any:
+    @wraps(stock)
+    async def kickoff_async(
+        self: Crew, inputs: Any = None, input_files: Any = None, from_checkpoint: Any = None
+    ) -> Any:
+        return await engine.kickoff_like_sync(self, inputs or {}, input_files, from_checkpoint)
+
+    return kickoff_async
+
+
+def _for_each(stock: Any) -> Any:
+    @wraps(stock)
+    def kickoff_for_each(self: Crew, *args: Any, **kwargs: Any) -> Any:
+        with kept(self):
+            return stock(self, *args, **kwargs)
+
+    return kickoff_for_each
+
+
+def _for_each_async(stock: Any) -> Any:
+    @wraps(stock)
+    async def kickoff_for_each(self: Crew, *args: Any, **kwargs: Any) -> Any:
+        with kept(self):
+            return await stock(self, *args, **kwargs)
+
+    return kickoff_for_each
+
+
+def _replay(stock: Any) -> Any:
+    @wraps(stock)
+    def replay(self: Crew, task_id: str, inputs: Any = None) -> Any:
+        with replayable(self, task_id):
+            return stock(self, task_id, inputs)
+
+    return replay
+
+
+def _create_agent_executor(stock: Any) -> Any:
+    @wraps(stock)
+    def create(self: Agent, tools: Any = None, task: Any = None) -> None:
+        create_agent_executor(self, tools, task)
+
+    return create
+
+
+def patches() -> list[Patch]:
+    """The table, in the order in which it is applied."""
+    return [
+        Patch(
+            agent_core,
+            "AgentExecutor",
+            lambda stock: AgentExecutor,
+            "Agent.kickoff* and string guardrails build it by this name, past executor_class",
+        ),
+        Patch(
+            Agent,
+            "create_agent_executor",
+            _create_agent_executor,
+            "the executor of agents made before or after install(); an executor_class of the user's own is kept",
+        ),
+        Patch(Crew, "kickoff", _kickoff, "the body of a kickoff, in place"),
+        Patch(Crew, "akickoff", _akickoff, "the body of a kickoff, on the loop"),
+        Patch(Crew, "kickoff_async", _kickoff_async, "on the loop instead of a thread per kickoff"),
+        Patch(Crew, "kickoff_for_each", _for_each, "keeps the task outputs of earlier runs"),
+        Patch(Crew, "kickoff_for_each_async", _for_each_async, "keeps the task outputs of earlier runs"),
+        Patch(Crew, "akickoff_for_each", _for_each_async, "keeps the task outputs of earlier runs"),
+        Patch(Crew, "replay", _replay, "finds the task in any run that is still kept"),
+    ]
