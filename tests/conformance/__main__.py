@@ -1,0 +1,111 @@
+"""Runs CrewAI's tests twice and says what differs; ends with 1 if anything does that was not accepted."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.conformance.environment import FOLDER, HERE, Suite, prepare
+from tests.conformance.outcomes import Difference, Outcomes, count, differences, judge, load_accepted
+
+FILES = (
+    "test_crew.py",
+    "test_task.py",
+    "agents/test_agent.py",
+    "agents/test_agent_executor.py",
+    "agents/test_native_tool_calling.py",
+)
+LIMIT_S = 1200  # a run takes two and a half minutes on two cores
+
+
+def run(suite: Suite, engine: str, tests: list[str], *options: str) -> dict[str, dict[str, str]]:
+    """Each test's outcome and, where it did not pass, why; in a fresh folder that is also its home."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
+        report = Path(home) / "report.json"
+        env = os.environ | {
+            "HOME": home,
+            "FASTCREW_CONFORMANCE": engine,
+            "FASTCREW_CONFORMANCE_REPORT": str(report),
+        }
+        command = [str(suite.python), "-m", "pytest", "-c", str(HERE / "pytest.ini"), "--rootdir", str(suite.tests)]
+        command += [*options, "-q", "--no-header", *(str(suite.tests / test) for test in tests)]
+        done = subprocess.run(command, cwd=home, env=env, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+        if not report.is_file():
+            raise RuntimeError(f"pytest ended with {done.returncode} and no report:\n{done.stdout}\n{done.stderr}")
+        outcomes: dict[str, dict[str, str]] = json.loads(report.read_text())
+        return outcomes
+
+
+def outcome_of(results: dict[str, dict[str, str]]) -> Outcomes:
+    return {test: result["outcome"] for test, result in results.items()}
+
+
+def confirm(suite: Suite, found: list[Difference], rounds: int = 3) -> list[Difference]:
+    """The differences that stay when their tests run alone: a few of CrewAI's tests depend on the machine's load.
+
+    A test counts as the same only if it is the same in every round.
+    """
+    tests = [difference.test for difference in found]
+    stays: dict[str, Difference] = {}
+    for _ in range(rounds):
+        again = differences(
+            outcome_of(run(suite, "stock", tests, "-n", "0")),
+            outcome_of(run(suite, "installed", tests, "-n", "0")),
+        )
+        stays.update((difference.test, difference) for difference in again)
+    return list(stays.values())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.conformance", description=__doc__)
+    parser.add_argument("--workers", type=int, default=6, help="processes; the tests mostly wait (%(default)s)")
+    parser.add_argument("--reuse", action="store_true", help="take the last stock run instead of a new one")
+    parser.add_argument("-k", dest="match", default="", help="only tests that match, as pytest's -k")
+    arguments = parser.parse_args()
+
+    suite = prepare()
+    options = ["-n", str(arguments.workers), "--dist", "worksteal", "-k", arguments.match]
+    kept = FOLDER / f"stock-{suite.version}.json"
+    results = {}
+    for engine in ("stock", "installed"):
+        if engine == "stock" and arguments.reuse and kept.is_file():
+            results[engine] = json.loads(kept.read_text())
+            continue
+        before = time.perf_counter()
+        results[engine] = run(suite, engine, list(FILES), *options)
+        took = time.perf_counter() - before
+        print(f"CrewAI {suite.version}, {engine}: {count(outcome_of(results[engine]))} in {took:.0f} s", flush=True)
+    if not arguments.match:
+        kept.write_text(json.dumps(results["stock"]))
+    (FOLDER / "installed.json").write_text(json.dumps(results["installed"], indent=1))
+
+    accepted = load_accepted(HERE / "accepted.toml")
+    stock, installed = outcome_of(results["stock"]), outcome_of(results["installed"])
+    if arguments.match:  # a part: only what this run reached
+        stock = {test: outcome for test, outcome in stock.items() if test in installed}
+    found = differences(stock, installed)
+    if new := [difference for difference in found if difference not in accepted]:
+        stays = confirm(suite, new)
+        for difference in new:
+            if difference.test not in {stayed.test for stayed in stays}:
+                print(f"unsteady: {difference.test} ({difference.stock} -> {difference.installed} once, then the same)")
+        found = [difference for difference in found if difference in accepted] + stays
+
+    wrong = judge(found, accepted, set(installed))
+    for line in wrong:
+        print(f"WRONG {line}")
+    for difference in found:
+        if difference in accepted:
+            print(f"accepted {difference.test}: {accepted[difference]}")
+    print(f"{len(installed)} tests, {len(found)} differ, {len(wrong)} of them wrong")
+    return 1 if wrong or not installed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

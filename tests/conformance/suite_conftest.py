@@ -1,0 +1,99 @@
+"""The conftest under which CrewAI's own tests run here: recorded answers, no network, fresh storage.
+
+CrewAI's sdist brings its tests and cassettes but not the ``conftest.py`` of its repository, so this stands in
+for it. ``FASTCREW_CONFORMANCE=installed`` switches :func:`fastcrew_async.install` on for the whole session;
+``FASTCREW_CONFORMANCE_REPORT`` names the JSON file that receives every test's outcome.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+# Before CrewAI is imported: it reads most of these once. The keys only have to be there, no request leaves.
+os.environ.update(
+    CREWAI_DISABLE_TELEMETRY="true",
+    CREWAI_TRACING_ENABLED="false",
+    OTEL_SDK_DISABLED="true",
+    LITELLM_LOCAL_MODEL_COST_MAP="true",
+    OPENAI_API_KEY="fake",
+    OPENAI_API_BASE="https://api.openai.com/v1",
+    ANTHROPIC_API_KEY="fake",
+    GEMINI_API_KEY="fake",
+    OPENROUTER_API_KEY="fake",
+    AZURE_API_KEY="fake",
+    AZURE_API_VERSION="2024-02-15-preview",
+    AZURE_ENDPOINT="https://fake-azure-endpoint.openai.azure.com",
+    AWS_ACCESS_KEY_ID="fake",
+    AWS_SECRET_ACCESS_KEY="fake",
+    AWS_DEFAULT_REGION="us-east-1",
+)
+
+import pytest
+
+_outcomes: dict[str, dict[str, str]] = {}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if os.environ.get("FASTCREW_CONFORMANCE") == "installed":
+        import fastcrew_async
+
+        fastcrew_async.install()
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Keep the worst of setup, call and teardown; runs in the xdist controller for all workers."""
+    outcome = "error" if report.failed and report.when != "call" else report.outcome
+    rank = ["passed", "skipped", "failed", "error"]
+    seen = _outcomes.setdefault(report.nodeid, {"outcome": "passed", "detail": ""})
+    if rank.index(outcome) > rank.index(seen["outcome"]):
+        seen.update(outcome=outcome, detail=str(report.longrepr))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    target = os.environ.get("FASTCREW_CONFORMANCE_REPORT")
+    if target and not hasattr(session.config, "workerinput"):
+        Path(target).write_text(json.dumps(_outcomes, indent=1, sort_keys=True))
+
+
+@pytest.fixture(scope="module")
+def vcr_cassette_dir(request: pytest.FixtureRequest) -> str:
+    """``tests/cassettes`` mirrors ``tests``."""
+    module = Path(request.path)
+    tests = next(folder for folder in module.parents if folder.name == "tests")
+    return str(tests / "cassettes" / module.parent.relative_to(tests))
+
+
+@pytest.fixture(scope="module")
+def vcr_config(vcr_cassette_dir: str) -> dict[str, Any]:
+    """Answers are matched by endpoint, in recorded order, as CrewAI's own set-up does."""
+    return {
+        "cassette_library_dir": vcr_cassette_dir,
+        "record_mode": "none",
+        "match_on": ["method", "scheme", "host", "port", "path"],
+    }
+
+
+@pytest.fixture(autouse=True)
+def isolated_crewai(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A fresh storage folder, event counter and scope stack; handlers that the test added are removed."""
+    from crewai.events.base_events import reset_emission_counter
+    from crewai.events.event_bus import crewai_event_bus
+    from crewai.events.event_context import EventContextConfig, _event_context_config, _event_id_stack
+    from crewai.events.listeners.tracing.trace_listener import TraceCollectionListener
+
+    reset_emission_counter()
+    _event_id_stack.set(())
+    _event_context_config.set(EventContextConfig())
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as storage:
+        monkeypatch.setenv("CREWAI_STORAGE_DIR", storage)
+        monkeypatch.setenv("CREWAI_TESTING", "true")
+        yield
+    with crewai_event_bus._rwlock.w_locked():
+        crewai_event_bus._sync_handlers.clear()
+        crewai_event_bus._async_handlers.clear()
+    TraceCollectionListener._instance = None
