@@ -12,7 +12,7 @@ from .recorder import Recorder
 Build = Callable[[Recorder], Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
     """What to run. Every way gets a subject of its own from `build`, so nothing leaks from one to another."""
 
@@ -27,6 +27,8 @@ class Case:
     concurrent: tuple[str, ...] = ()
     # Anything that must hold while the case runs, such as a provider for human input.
     around: Callable[[Recorder], contextlib.AbstractContextManager[Any]] | None = None
+    # What is set up in the context that starts the run, such as a provider for human input.
+    inside: Callable[[Recorder], Any] | None = None
     # Ways this case says nothing about, with the reason.
     not_for: tuple[tuple[str, str], ...] = ()
 

@@ -43,6 +43,7 @@ class ScriptedModel(BaseLLM):
     window: int = 100_000
     emits: bool = True
     chunked: bool = False
+    counts: bool = True
 
     _recorder: Recorder = PrivateAttr()
     _script: list[Reply] | Callable[[list[dict[str, Any]]], Reply] = PrivateAttr()
@@ -92,9 +93,7 @@ class ScriptedModel(BaseLLM):
     ) -> Any:
         with llm_call_context():
             if self.emits:
-                self._emit_call_started_event(
-                    messages, tools, callbacks, available_functions, from_task, from_agent
-                )
+                self._emit_call_started_event(messages, tools, callbacks, available_functions, from_task, from_agent)
             self._recorder.note(
                 "model",
                 self.model,
@@ -118,7 +117,8 @@ class ScriptedModel(BaseLLM):
             if self.chunked and isinstance(reply, str):
                 for chunk in reply.split(" "):
                     self._emit_stream_chunk_event(chunk, from_task, from_agent, call_type=LLMCallType.LLM_CALL)
-            self._track_token_usage_internal(USAGE)
+            if self.counts:
+                self._track_token_usage_internal(USAGE)
             if self.emits:
                 kind = LLMCallType.TOOL_CALL if isinstance(reply, list) else LLMCallType.LLM_CALL
                 self._emit_call_completed_event(reply, kind, from_task, from_agent, messages, usage=USAGE)

@@ -11,7 +11,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+UUID = re.compile(
+    r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+    r"|(?<=tool-result-)[A-Za-z0-9_-]{22}"  # CrewAI's artifacts of large tool results
+)
 ADDRESS = re.compile(r"0x[0-9a-f]{6,}")
 # Shown by name only: they are live objects, compared through what they do.
 BY_NAME = {"Agent": "role", "LiteAgent": "role", "Task": "name", "ConditionalTask": "name", "Crew": "name"}
@@ -19,7 +22,7 @@ BY_NAME = {"Agent": "role", "LiteAgent": "role", "Task": "name", "ConditionalTas
 
 def plain(value: Any, depth: int = 0) -> Any:
     """`value` as plain data; ids stay in it and are named by `Names.resolve` afterwards."""
-    if value is None or isinstance(value, (bool, int, str)) and not isinstance(value, enum.Enum):
+    if value is None or (isinstance(value, (bool, int, str)) and not isinstance(value, enum.Enum)):
         return ADDRESS.sub("0x", value) if isinstance(value, str) else value
     if depth > 12:
         return "..."

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import crewai.events.event_types  # noqa: F401 - defines the event classes
@@ -71,7 +73,8 @@ def event_classes() -> set[type[BaseEvent]]:
 class Recorder:
     """The observations of one run of one case. Models, tools and callbacks of the case call `note`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, concurrent: bool = False) -> None:
+        self.concurrent = concurrent
         self.entries: list[Entry] = []
         self.handled: dict[str, str] = {}
         self.names = Names()
@@ -91,14 +94,20 @@ class Recorder:
         with self._lock:
             self.entries.append(entry)
 
-    def same_list(self, value: Any) -> int:
-        """A number that says which list object this is; held, so that an id is never used twice."""
+    def same_list(self, value: Any) -> int | None:
+        """A number that says which list object this is, where runs beside each other do not race for numbers."""
+        if self.concurrent:
+            return None
         with self._lock:
             for index, known in enumerate(self._lists):
                 if known is value:
                     return index
             self._lists.append(value)
             return len(self._lists) - 1
+
+    def path(self, name: str) -> str:
+        """A file in the run's own folder."""
+        return str(Path(os.environ["CREWAI_STORAGE_DIR"]) / name)
 
     def callback(self, name: str, answer: Callable[..., Any] | None = None) -> Callable[..., Any]:
         """A sync callback that notes its argument and returns `answer(argument)`, or the argument without `answer`."""

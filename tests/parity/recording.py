@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
@@ -18,7 +19,7 @@ from . import seen
 from .case import Case
 from .plain import plain
 from .recorder import Entry, Recorder, fresh_context, is_ending
-from .ways import Way, installation
+from .ways import Way, installation, stock_way
 
 
 @dataclass
@@ -46,7 +47,7 @@ def storage() -> Iterator[str]:
 
 def record(case: Case, way: Way) -> Recording:
     """Run `case` in `way`."""
-    recorder = Recorder()
+    recorder = Recorder(concurrent=bool(case.concurrent) or case.kind == "each")
     recording = Recording()
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(storage())
@@ -70,7 +71,7 @@ def _run(case: Case, way: Way, subject: Any, recorder: Recorder, recording: Reco
     if way.awaited:
         asyncio.run(_run_awaited(case, way, subject, recorder, recording))
         return
-    before = _begin(recorder)
+    before = _begin(case, recorder)
     for argument in case.rounds:
         try:
             result = way.start(subject, argument)
@@ -81,7 +82,7 @@ def _run(case: Case, way: Way, subject: Any, recorder: Recorder, recording: Reco
 
 
 async def _run_awaited(case: Case, way: Way, subject: Any, recorder: Recorder, recording: Recording) -> None:
-    before = _begin(recorder)
+    before = _begin(case, recorder)
     for argument in case.rounds:
         try:
             result = await way.start(subject, argument)
@@ -91,8 +92,10 @@ async def _run_awaited(case: Case, way: Way, subject: Any, recorder: Recorder, r
         _after_round(before, recording)
 
 
-def _begin(recorder: Recorder) -> dict[str, Any]:
+def _begin(case: Case, recorder: Recorder) -> dict[str, Any]:
     recorder.enter_context()
+    if case.inside:
+        case.inside(recorder)
     seen.user_mark.set("mine")
     return seen.snapshot()
 
@@ -186,11 +189,11 @@ def _name_entities(subject: Any, recorder: Recorder) -> None:
 
 def _normalise(case: Case, subject: Any, recorder: Recorder, recording: Recording) -> None:
     names = recorder.names
-    names.number_unknown = not case.concurrent and case.kind != "each"
+    names.number_unknown = not recorder.concurrent
     _name_entities(subject, recorder)
     recording.undelivered = recorder.undelivered()
     if case.concurrent:
-        recording.trace = _tree(recorder.entries, case.concurrent)
+        recording.trace = _tree(recorder.entries, case.concurrent, names.resolve)
         contexts = [[entry.kind, entry.name, entry.context] for entry in recorder.entries if entry.kind != "event"]
         recording.contexts = sorted(names.resolve(contexts), key=repr)
     else:
@@ -212,7 +215,7 @@ def _row(entry: Entry) -> list[Any]:
     return [head, {name: link for name, link in links.items() if link is not None}, entry.body]
 
 
-def _tree(entries: list[Entry], concurrent: tuple[str, ...]) -> list[Any]:
+def _tree(entries: list[Entry], concurrent: tuple[str, ...], resolve: Callable[[Any], Any]) -> list[Any]:
     """Entries nested in their scopes, with scopes that ran beside each other in a fixed order."""
     known = {entry.event_id for entry in entries if entry.event_id}
     children: dict[str | None, list[Entry]] = {}
@@ -225,7 +228,7 @@ def _tree(entries: list[Entry], concurrent: tuple[str, ...]) -> list[Any]:
         nodes = [
             [
                 f"{child.kind} {child.name}" + (f" from {child.source}" if child.source else ""),
-                child.body,
+                resolve(child.body),
                 under(child.event_id) if child.event_id else [],
             ]
             for child in children.get(home, [])
@@ -236,3 +239,9 @@ def _tree(entries: list[Entry], concurrent: tuple[str, ...]) -> list[Any]:
         return nodes
 
     return under(None)
+
+
+@functools.cache
+def stock_recording(case: Case, way_name: str) -> Recording:
+    """What stock CrewAI does, recorded once."""
+    return record(case, stock_way(case.kind, way_name))

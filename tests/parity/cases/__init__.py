@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from ..case import Case
-from . import react
+from . import agents, failures, native, react, tasks, tools
 
-ALL: list[Case] = [*react.CASES]
+ALL: list[Case] = [*react.CASES, *native.CASES, *failures.CASES, *tasks.CASES, *agents.CASES, *tools.CASES]
