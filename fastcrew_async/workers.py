@@ -15,7 +15,7 @@ from itertools import count
 from typing import ParamSpec, TypeVar
 
 from fastcrew_async import runtime
-from fastcrew_async._native import Job, WorkQueue
+from fastcrew_async._native import Awaitable, Job, WorkQueue
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -58,7 +58,7 @@ class WorkerPool:
             context.run(_in_worker.set, True)
         answer, grow = self._queue.put(partial(context.run, call, *args, **kwargs), nested)
         if grow:
-            self._start_worker()
+            self._start_worker(answer)
         return await answer
 
     def stats(self) -> dict[str, int]:
@@ -69,7 +69,7 @@ class WorkerPool:
         """End the idle workers, and the others after their job; jobs that wait fail with ``RuntimeClosedError``."""
         self._queue.close()
 
-    def _start_worker(self) -> None:
+    def _start_worker(self, answer: Awaitable[object]) -> None:
         worker = threading.Thread(
             target=_work, args=(self._queue, self.idle_seconds), name=f"fastcrew-worker-{next(_numbers)}", daemon=True
         )
@@ -79,6 +79,7 @@ class WorkerPool:
             # No more threads: the job waits for another worker, if there is one.
             self._queue.lost()
             if not self._queue.stats()["workers"]:
+                answer.close()
                 raise
 
 

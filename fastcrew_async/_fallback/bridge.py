@@ -16,8 +16,12 @@ T = TypeVar("T")
 class Awaitable(Coroutine[Any, Any, T]):
     """An operation of the core. Await it once; it does nothing until then."""
 
-    def __init__(self, start: Callable[[], Coroutine[Any, Any, T]]) -> None:
+    def __init__(
+        self, start: Callable[[], Coroutine[Any, Any, T]], unused: Callable[[], object] = lambda: None
+    ) -> None:
+        """``unused`` is called when it ends without having been awaited."""
         self._start: Callable[[], Coroutine[Any, Any, T]] | None = start
+        self._unused = unused
         self._steps: Coroutine[Any, Any, T] | None = None
         self._yielded: Any = None
 
@@ -68,9 +72,15 @@ class Awaitable(Coroutine[Any, Any, T]):
 
     def close(self) -> None:
         """Abort the work."""
-        steps, self._start, self._steps, self._yielded = self._steps, None, None, None
+        start, steps = self._start, self._steps
+        self._start = self._steps = self._yielded = None
+        if start is not None:
+            self._unused()
         if steps is not None:
             steps.close()
+
+    def __del__(self) -> None:
+        self.close()
 
 
 class Operation(Generic[T]):

@@ -6,6 +6,7 @@ import math
 import os
 import threading
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 from fastcrew_async._fallback.bridge import Awaitable, Operation
 from fastcrew_async.errors import ForkedProcessError, RuntimeClosedError
@@ -30,7 +31,8 @@ class Runtime:
             raise ValueError(f"threads must be at least 1, not {threads}")
         self._pid = os.getpid()
         self._closed = False
-        self._operations: set[Operation[Any]] = set()
+        # Weak: what nobody awaits any more, because its loop has gone, is not in flight.
+        self._operations: WeakSet[Operation[Any]] = WeakSet()
         self._changed = threading.Condition()
 
     @property

@@ -100,7 +100,7 @@ class WorkQueue:
             finally:
                 job.abandon()
 
-        return Awaitable(start), grow
+        return Awaitable(start, unused=job.abandon), grow
 
     def take(self, timeout: float) -> Job | None:
         """The next job for the calling worker, which waits for it at most ``timeout`` seconds. None ends the worker:

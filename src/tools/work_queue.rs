@@ -112,13 +112,15 @@ impl Job {
             .is_none()
     }
 
-    fn finish(&self, answer: PyResult<Py<PyAny>>) {
-        let reply = self
-            .reply
+    fn take_reply(&self) -> Option<Reply> {
+        self.reply
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        if let Some(reply) = reply {
+            .take()
+    }
+
+    fn finish(&self, answer: PyResult<Py<PyAny>>) {
+        if let Some(reply) = self.take_reply() {
             {
                 let mut state = self.shared.lock();
                 state.running -= 1;
@@ -291,7 +293,10 @@ impl WorkQueue {
             )
         };
         self.shared.changed.notify_all();
-        drop(waiting);
+        for job in waiting.0.values().chain(waiting.1.values()) {
+            // Its completer says, when dropped, that the runtime is closed.
+            drop(job.get().take_reply());
+        }
         Ok(())
     }
 
