@@ -8,24 +8,31 @@ from __future__ import annotations
 import asyncio
 from typing import Any, cast
 
-from crewai.agent.core import Agent, _passthrough_exceptions
+from crewai.agent.core import Agent, AgentResponseProtocol, _passthrough_exceptions
 from crewai.agent.utils import (
     apply_training_data,
     build_task_prompt_with_schema,
     format_task_with_context,
     get_knowledge_config,
     handle_knowledge_retrieval,
+    process_tool_results,
+    save_last_messages,
     validate_max_execution_time,
 )
 from crewai.agents.agent_builder.base_agent import BaseAgent
 from crewai.agents.agent_executor import AgentExecutor as StockAgentExecutor
-from crewai.events.types.agent_events import AgentExecutionErrorEvent, AgentExecutionStartedEvent
+from crewai.events.types.agent_events import (
+    AgentExecutionCompletedEvent,
+    AgentExecutionErrorEvent,
+    AgentExecutionStartedEvent,
+)
 from crewai.llms.base_llm import BaseLLM
 from crewai.task import Task
 from crewai.utilities.agent_utils import is_inside_event_loop
 from crewai.utilities.env import get_env_context
 from crewai.utilities.i18n import I18N_DEFAULT
 from crewai.utilities.token_counter_callback import TokenCalcHandler
+from pydantic import BaseModel
 
 from fastcrew_async.engine import events, files
 from fastcrew_async.engine.drivers import Deadline
@@ -36,6 +43,7 @@ from fastcrew_async.engine.seams import OURS, Pair, Theirs, replaced
 _EXECUTE = Pair.of(Agent, "execute_task", "aexecute_task")
 _STOCK_PROMPT = Task.prompt
 _STOCK_CREATE: Any = Agent.create_agent_executor
+_STOCK_FINALIZE = Agent._finalize_task_execution
 _INVOKE = AgentExecutor.invoke
 
 
@@ -64,13 +72,14 @@ async def execute_task(agent: BaseAgent, task: Task, context: str | None, tools:
         executor = own.agent_executor
         own._emit_skill_usage(task)
         prompt = apply_training_data(own, prompt)
-        events.emit(own, AgentExecutionStartedEvent(agent=own, tools=own.tools, task_prompt=prompt, task=task))
+        started = {"agent": own, "tools": own.tools, "task_prompt": prompt, "task": task}
+        events.tell(own, AgentExecutionStartedEvent, lambda: started)
         validate_max_execution_time(own.max_execution_time)
         result = await _invoke(own, executor, task, prompt)
     except (TimeoutError, asyncio.CancelledError) as error:
         events.close_scopes((*mark, *events.scope()[len(mark) : len(mark) + 1]), error, own.llm)
         message = str(error) if isinstance(error, TimeoutError) else "cancelled"
-        events.emit(own, AgentExecutionErrorEvent(agent=own, task=task, error=message))
+        events.tell(own, AgentExecutionErrorEvent, lambda: {"agent": own, "task": task, "error": message})
         raise
     except Exception as error:
         try:
@@ -83,9 +92,28 @@ async def execute_task(agent: BaseAgent, task: Task, context: str | None, tools:
             executor._reserved = False
     if ours:
         own.agent_executor = executor  # whose messages are kept; another task of this agent may have its own by now
-    if own._mcp_resolver is not None:
+    if own._mcp_resolver is not None or replaced(own, "_finalize_task_execution", _STOCK_FINALIZE):
         return await Blocking(own._finalize_task_execution, task, result)
-    return own._finalize_task_execution(task, result)
+    return _finalize(own, task, result)
+
+
+def _finalize(agent: Any, task: Task, result: Any) -> Any:
+    """``Agent._finalize_task_execution`` without MCP clients to close."""
+    if agent.max_rpm and agent._rpm_controller:
+        agent._rpm_controller.stop_rpm_counter()
+    result = process_tool_results(agent, result)
+    shown = result
+    if (
+        AgentResponseProtocol is not None
+        and isinstance(result, BaseModel)
+        and isinstance(result, AgentResponseProtocol)
+    ):
+        shown = str(result.message)
+    elif not isinstance(result, str):
+        shown = str(result)
+    events.tell(agent, AgentExecutionCompletedEvent, lambda: {"agent": agent, "task": task, "output": shown})
+    save_last_messages(agent)
+    return result
 
 
 def ready_executor(agent: Any) -> Any:

@@ -1,27 +1,51 @@
 """Emitting CrewAI's events, and waiting for the handlers of the events of one run only.
 
-CrewAI waits with ``crewai_event_bus.flush()``, which blocks the loop until the handlers of every run of the process are
-done. Here each run remembers the futures of its own events.
+Two differences from ``crewai_event_bus``, neither of which an observer can see. CrewAI waits with ``flush()``, which
+blocks the loop until the handlers of every run of the process are done; here each run remembers the futures of its own
+events. And an event that nobody can observe is not built: its id, its place in the order and in the tree of scopes are
+what they would have been, so that the observed events are the same. An event can be observed by a handler other than
+those of CrewAI's own console and telemetry listener while both are off, or by a stream.
 """
 
 from __future__ import annotations
 
 import contextvars
+import random
+import uuid
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-from crewai.events.base_events import BaseEvent, reset_emission_counter
-from crewai.events.event_bus import crewai_event_bus
-from crewai.events.event_context import _event_id_stack, get_current_parent_id, reset_last_event_id
+from crewai.events.base_events import BaseEvent, get_next_emission_sequence, reset_emission_counter
+from crewai.events.event_bus import CrewAIEventsBus, crewai_event_bus
+from crewai.events.event_context import (
+    SCOPE_ENDING_EVENTS,
+    SCOPE_STARTING_EVENTS,
+    _event_id_stack,
+    get_current_parent_id,
+    pop_event_scope,
+    push_event_scope,
+    reset_last_event_id,
+    set_last_event_id,
+)
+from crewai.events.event_listener import event_listener
+from crewai.events.stream_context import _stream_sinks
 from crewai.events.types.llm_events import LLMCallFailedEvent
 
 from fastcrew_async.engine.effects import Handled
 
 Scope = tuple[tuple[str, str], ...]
 
+_STOCK_EMIT = CrewAIEventsBus.emit
+_OWN_LISTENER = "crewai.events.event_listener"
+
 _pending: contextvars.ContextVar[set[Future[Any]] | None] = contextvars.ContextVar(
     "fastcrew_async_pending_handlers", default=None
 )
+# Per event class: its name, and the last set of handlers found to be only CrewAI's own listener.
+_names: dict[type[BaseEvent], str] = {}
+_own_handlers: dict[type[BaseEvent], Any] = {}
+_random = random.Random()
 
 
 def emit(source: Any, event: BaseEvent) -> Future[None] | None:
@@ -32,6 +56,52 @@ def emit(source: Any, event: BaseEvent) -> Future[None] | None:
         pending.add(future)
         future.add_done_callback(pending.discard)
     return future
+
+
+def tell(
+    source: Any, kind: type[BaseEvent], body: Callable[[], dict[str, Any]], verbose: bool = False
+) -> tuple[str, Future[None] | None]:
+    """Emit an event of `kind` with `body()`, or pass it over where nobody can observe it; its id and its handlers.
+
+    `verbose` says that CrewAI's console shows this event even though the crew is not verbose.
+    """
+    if verbose or observed(kind):
+        event = kind(**body())
+        return event.event_id, emit(source, event)
+    return _pass_over(source, kind), None
+
+
+def observed(kind: type[BaseEvent]) -> bool:
+    """Whether anything can see an event of `kind` that is emitted here and now."""
+    bus = crewai_event_bus
+    if kind in bus._async_handlers or _stream_sinks.get() or "emit" in bus.__dict__:
+        return True
+    handlers = bus._sync_handlers.get(kind)
+    if handlers:
+        if event_listener.formatter.verbose or event_listener._telemetry._should_execute_telemetry():
+            return True
+        if _own_handlers.get(kind) is not handlers:
+            if any(getattr(handler, "__module__", None) != _OWN_LISTENER for handler in handlers):
+                return True
+            _own_handlers[kind] = handlers
+    return CrewAIEventsBus.emit is not _STOCK_EMIT
+
+
+def _pass_over(source: Any, kind: type[BaseEvent]) -> str:
+    """What ``CrewAIEventsBus._prepare_event`` does to the context, without an event."""
+    name = _names.get(kind)
+    if name is None:
+        name = _names[kind] = str(kind.model_fields["type"].default)
+    if getattr(source, "entity_type", None) in ("flow", "crew", "agent"):
+        crewai_event_bus._register_source(source)
+    get_next_emission_sequence()
+    event_id = str(uuid.UUID(int=_random.getrandbits(128), version=4))
+    if name in SCOPE_ENDING_EVENTS:
+        pop_event_scope()
+    elif name in SCOPE_STARTING_EVENTS:
+        push_event_scope(event_id, name)
+    set_last_event_id(event_id)
+    return event_id
 
 
 def reset_order() -> None:

@@ -9,14 +9,18 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import weakref
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, ClassVar, cast
 
 from crewai.agents.agent_executor import AgentExecutor as StockAgentExecutor
 from crewai.agents.agent_executor import AgentExecutorState
-from crewai.agents.parser import AgentFinish
+from crewai.agents.parser import AgentAction, AgentFinish
+from crewai.events.base_events import BaseEvent
 from crewai.events.event_bus import crewai_event_bus
+from crewai.events.listeners.tracing.trace_listener import TraceCollectionListener
+from crewai.events.listeners.tracing.utils import set_tracing_enabled, should_enable_tracing
 from crewai.events.types.flow_events import FlowFailedEvent, FlowFinishedEvent, FlowStartedEvent
+from crewai.events.types.logging_events import AgentLogsExecutionEvent, AgentLogsStartedEvent
 from crewai.flow.flow_context import (
     current_flow_defer_trace_finalization,
     current_flow_id,
@@ -50,6 +54,23 @@ class AgentExecutor(StockAgentExecutor):
     is_crewai_internal: ClassVar[bool] = True
     _reserved: bool = PrivateAttr(default=False)  # chosen for an execution that is about to start
 
+    def _flow_post_init(self, definition: Any = None) -> None:
+        """CrewAI's set-up of a flow, without binding the methods that only planning runs; see :meth:`_bind_flow`."""
+        if definition is not None or getattr(self, "_flow_post_init_done", False):
+            super()._flow_post_init(definition)
+            return
+        object.__setattr__(self, "_flow_post_init_done", True)
+        self._initialize_runtime_extension_attrs()
+        self._definition = type(self).flow_definition()
+        self._instance_persistence = self.persistence is not None
+        set_tracing_enabled(should_enable_tracing(override=self.tracing))
+        TraceCollectionListener().setup_listeners(crewai_event_bus)
+        self._methods.update(dict.fromkeys(self._definition.methods))
+
+    def _bind_flow(self) -> None:
+        """Bind the flow's methods, before CrewAI's flow runs for an agent that plans."""
+        self._methods.update(self._class_bound_methods())
+
     def invoke(self, inputs: dict[str, Any]) -> dict[str, Any] | Coroutine[Any, Any, dict[str, Any]]:
         """Run in place; inside a running event loop, give the coroutine that runs on it, as CrewAI does."""
         if is_inside_event_loop():
@@ -67,12 +88,14 @@ class AgentExecutor(StockAgentExecutor):
     def kickoff(self, *args: Any, **kwargs: Any) -> Any:
         """The agent loop over the messages there are; human feedback comes back to it."""
         if self._needs_flow():
+            self._bind_flow()
             return super().kickoff(*args, **kwargs)
         return drive_in_place(self.execute())
 
     async def kickoff_async(self, *args: Any, **kwargs: Any) -> Any:
         """The agent loop over the messages there are; human feedback comes back to it."""
         if self._needs_flow():
+            self._bind_flow()
             return await super().kickoff_async(*args, **kwargs)
         return await drive(self.execute())
 
@@ -164,16 +187,9 @@ class AgentExecutor(StockAgentExecutor):
             self._dispatch_interception(InterceptionPoint.EXECUTION_END, boundary)
             output = boundary.payload
             await events.handled()
-            await Handled(
-                events.emit(
-                    self,
-                    FlowFinishedEvent(
-                        type="flow_finished",
-                        flow_name=self._definition.name,
-                        result=output,
-                        state=self._copy_and_serialize_state(),
-                    ),
-                )
+            await self._tell(
+                FlowFinishedEvent,
+                lambda: {"type": "flow_finished", "result": output, "state": self._copy_and_serialize_state()},
             )
             return cast(str, output)
         except (Exception, asyncio.CancelledError) as error:
@@ -238,20 +254,44 @@ class AgentExecutor(StockAgentExecutor):
 
     async def _open_scope(self, inputs: Any) -> None:
         events.reset_order()
-        event = FlowStartedEvent(type="flow_started", flow_name=self._definition.name, inputs=inputs)
-        await Handled(events.emit(self, event))
+        await self._tell(FlowStartedEvent, lambda: {"type": "flow_started", "inputs": inputs})
         get_env_context()
+
+    async def _tell(self, kind: type[BaseEvent], body: Callable[[], dict[str, Any]]) -> None:
+        """Emit an event of the flow and wait for its handlers."""
+        _, future = events.tell(self, kind, lambda: {"flow_name": self._definition.name, **body()})
+        if future is not None:
+            await Handled(future)
 
     async def _fail(self, error: BaseException, mark: events.Scope) -> None:
         """Close what is open and emit ``flow_failed``; for a cancellation too, which CrewAI leaves open."""
         events.close_scopes(mark, error, self.llm)
         await events.handled()
-        event = FlowFailedEvent(
-            type="flow_failed",
-            flow_name=self._definition.name,
-            error=error if isinstance(error, Exception) else RuntimeError("cancelled"),
+        failure = error if isinstance(error, Exception) else RuntimeError("cancelled")
+        await self._tell(FlowFailedEvent, lambda: {"type": "flow_failed", "error": failure})
+
+    def _show_start_logs(self) -> None:
+        agent: Any = self.agent
+        task = self.task
+        if task is None:
+            return
+        verbose = agent.verbose or getattr(self.crew, "verbose", False)
+        events.tell(
+            agent,
+            AgentLogsStartedEvent,
+            lambda: {"agent_role": agent.role, "task_description": task.description, "verbose": verbose},
+            verbose,
         )
-        await Handled(events.emit(self, event))
+
+    def _show_logs(self, formatted_answer: AgentAction | AgentFinish) -> None:
+        agent: Any = self.agent
+        verbose = agent.verbose or getattr(self.crew, "verbose", False)
+        events.tell(
+            agent,
+            AgentLogsExecutionEvent,
+            lambda: {"agent_role": agent.role, "formatted_answer": formatted_answer, "verbose": verbose},
+            verbose,
+        )
 
 
 AgentExecutor._flow_definition = StockAgentExecutor.flow_definition()

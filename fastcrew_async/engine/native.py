@@ -37,7 +37,7 @@ from crewai.utilities.types import LLMMessage
 
 from fastcrew_async.engine.branches import Together
 from fastcrew_async.engine.effects import Blocking, CallUser
-from fastcrew_async.engine.events import emit
+from fastcrew_async.engine.events import tell
 from fastcrew_async.engine.tool_call import native_call
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ class _NativeCall:
     async def run(self) -> dict[str, Any]:
         executor = self.executor
         started_at = datetime.now()
-        emit(executor, ToolUsageStartedEvent(**self._event()))
+        tell(executor, ToolUsageStartedEvent, self._event)
         try:
             track_delegation_if_needed(self.name, self.arguments, executor.task)
             hook: dict[str, Any] = {
@@ -179,15 +179,16 @@ class _NativeCall:
         if changed is not None:
             self.result = changed
         if not self.error_emitted:
-            emit(
+            tell(
                 executor,
-                ToolUsageFinishedEvent(
-                    output=self.result,
-                    started_at=started_at,
-                    finished_at=datetime.now(),
-                    failure=reportable_failure(self.failure, tool=self.structured, **self.where),
+                ToolUsageFinishedEvent,
+                lambda: {
+                    "output": self.result,
+                    "started_at": started_at,
+                    "finished_at": datetime.now(),
+                    "failure": reportable_failure(self.failure, tool=self.structured, **self.where),
                     **self._event(),
-                ),
+                },
             )
         if self.failure is not None:
             handle_tool_failure(
@@ -278,7 +279,7 @@ class _NativeCall:
         }
 
     def _emit_error(self, error: Exception) -> None:
-        emit(self.executor, ToolUsageErrorEvent(error=error, **self._event()))
+        tell(self.executor, ToolUsageErrorEvent, lambda: {"error": error, **self._event()})
         self.error_emitted = True
 
     def _original(self) -> BaseTool | None:

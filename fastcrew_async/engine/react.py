@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 
 from crewai.agents import agent_executor as stock
 from crewai.agents.parser import AgentAction, AgentFinish
-from crewai.events.types.tool_usage_events import ToolUsageStartedEvent
+from crewai.events.types.tool_usage_events import ToolUsageFinishedEvent, ToolUsageStartedEvent
 from crewai.hooks.dispatch import HookAborted
 from crewai.hooks.tool_hooks import ToolCallHookContext, run_after_tool_call_hooks, run_before_tool_call_hooks
 from crewai.security.fingerprint import Fingerprint
@@ -43,7 +43,7 @@ from crewai.utilities.types import LLMMessage
 from crewai_core.printer import PRINTER
 
 from fastcrew_async.engine.effects import Blocking, CallUser
-from fastcrew_async.engine.events import emit
+from fastcrew_async.engine.events import observed, tell
 from fastcrew_async.engine.tool_call import invocation
 
 if TYPE_CHECKING:
@@ -318,7 +318,14 @@ class ToolUsage(StockToolUsage):
         if self.task:
             data["task_name"] = self.task.name or self.task.description
             data["task_id"] = str(self.task.id)
-        emit(self, ToolUsageStartedEvent(**data))
+        tell(self, ToolUsageStartedEvent, lambda: data)
+
+    def on_tool_use_finished(self, *args: Any, **kwargs: Any) -> None:
+        """Emit ``tool_usage_finished``."""
+        if observed(ToolUsageFinishedEvent):
+            super().on_tool_use_finished(*args, **kwargs)
+        else:
+            tell(self, ToolUsageFinishedEvent, dict)
 
     async def _call(self, tool: CrewStructuredTool, calling: Any, available: Any) -> str:
         name = sanitize_tool_name(tool.name)

@@ -90,14 +90,12 @@ async def run_crew(crew: Crew, inputs: Mapping[str, Any] | None, input_files: An
         opened = events.scope()[len(mark) : len(mark) + 1]
         events.close_scopes((*mark, *opened), error)
         if opened:  # after_kickoff callbacks come after the completed event, which has closed it
-            events.emit(
-                own,
-                CrewKickoffFailedEvent(
-                    error=str(error) if isinstance(error, Exception) else "cancelled",
-                    crew_name=own.name,
-                    started_event_id=own._kickoff_event_id,
-                ),
-            )
+            failed = {
+                "error": str(error) if isinstance(error, Exception) else "cancelled",
+                "crew_name": own.name,
+                "started_event_id": own._kickoff_event_id,
+            }
+            events.tell(own, CrewKickoffFailedEvent, lambda: failed)
         raise
     finally:
         if _memories(own):
@@ -134,9 +132,10 @@ async def _prepare(crew: Any, inputs: Mapping[str, Any] | None, input_files: Any
     if resuming and crew._kickoff_event_id:
         _show_resuming(crew)
     else:
-        event = CrewKickoffStartedEvent(crew_name=crew.name, inputs=given)
-        crew._kickoff_event_id = event.event_id
-        await Handled(events.emit(crew, event))
+        body = {"crew_name": crew.name, "inputs": given}
+        crew._kickoff_event_id, future = events.tell(crew, CrewKickoffStartedEvent, lambda: body)
+        if future is not None:
+            await Handled(future)
     outputs = outputs_of(crew)
     if outputs is None:
         await Blocking(crew._task_output_handler.reset)
@@ -326,15 +325,13 @@ async def _crew_output(crew: Any, outputs: list[TaskOutput]) -> CrewOutput:
     if _memories(crew):
         await Blocking(crew._drain_memory_writes)
     await events.handled()
-    events.emit(
-        crew,
-        CrewKickoffCompletedEvent(
-            crew_name=crew.name,
-            output=final,
-            total_tokens=usage.total_tokens,
-            started_event_id=crew._kickoff_event_id,
-        ),
-    )
+    completed = {
+        "crew_name": crew.name,
+        "output": final,
+        "total_tokens": usage.total_tokens,
+        "started_event_id": crew._kickoff_event_id,
+    }
+    events.tell(crew, CrewKickoffCompletedEvent, lambda: completed)
     return cast(CrewOutput, result)
 
 

@@ -71,7 +71,7 @@ async def _run(task: Task, agent: BaseAgent | None, context: str | None, tools: 
         task.processed_by_agents.add(agent.role)
         executor: Any = agent.agent_executor
         if not (executor and executor._resuming and resume_task_scope(str(task.id))):
-            events.emit(task, TaskStartedEvent(context=context, task=task))
+            events.tell(task, TaskStartedEvent, lambda: {"context": context, "task": task})
         step = StepContext(kind="task", payload=context, **_step(task, agent))
         dispatch(InterceptionPoint.PRE_STEP, step)
         with tool_failure_collector() as failures:
@@ -97,14 +97,14 @@ async def _run(task: Task, agent: BaseAgent | None, context: str | None, tools: 
             await CallUser(crew.task_callback, output)
         if task.output_file:
             await Blocking(task._save_file, _file_content(output))
-        events.emit(task, TaskCompletedEvent(output=output, task=task))
+        events.tell(task, TaskCompletedEvent, lambda: {"output": output, "task": task})
         return output
     except (Exception, asyncio.CancelledError) as error:
         task.end_time = datetime.datetime.now()
         events.close_scopes((*mark, *events.scope()[len(mark) : len(mark) + 1]), error)
         text = str(error) if isinstance(error, Exception) else "cancelled"
         failed = type(error) if isinstance(error, Exception) else asyncio.CancelledError
-        events.emit(task, TaskFailedEvent(error=text, error_type=cast(Any, failed), task=task))
+        events.tell(task, TaskFailedEvent, lambda: {"error": text, "error_type": failed, "task": task})
         raise
 
 

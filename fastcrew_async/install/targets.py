@@ -16,15 +16,15 @@ from fastcrew_async.engine.agent import create_agent_executor
 from fastcrew_async.engine.executor import AgentExecutor
 from fastcrew_async.engine.outputs import kept, replayable
 
-
-# Not `from crewai.agent import core`: the package gives another module under that name.
-agent_core = import_module("crewai.agent.core")
+_AGENT = "crewai.agent.core"
+_CREW = "crewai.crew.Crew"
 
 
 @dataclass(frozen=True)
 class Patch:
     """One name: where it is, what takes its place (made from what was there), and why."""
 
+    where: str
     owner: Any
     attribute: str
     make: Callable[[Any], Any]
@@ -33,9 +33,7 @@ class Patch:
     @property
     def name(self) -> str:
         """The dotted name, as ``status()`` shows it."""
-        owner = self.owner
-        prefix = f"{owner.__module__}.{owner.__qualname__}" if isinstance(owner, type) else owner.__name__
-        return f"{prefix}.{self.attribute}"
+        return f"{self.where}.{self.attribute}"
 
 
 def _kickoff(stock: Any) -> Any:
@@ -103,22 +101,24 @@ def patches() -> list[Patch]:
     """The table, in the order in which it is applied."""
     return [
         Patch(
-            agent_core,
+            _AGENT,
+            import_module(_AGENT),
             "AgentExecutor",
             lambda stock: AgentExecutor,
             "Agent.kickoff* and string guardrails build it by this name, past executor_class",
         ),
         Patch(
+            f"{_AGENT}.Agent",
             Agent,
             "create_agent_executor",
             _create_agent_executor,
             "the executor of agents made before or after install(); an executor_class of the user's own is kept",
         ),
-        Patch(Crew, "kickoff", _kickoff, "the body of a kickoff, in place"),
-        Patch(Crew, "akickoff", _akickoff, "the body of a kickoff, on the loop"),
-        Patch(Crew, "kickoff_async", _kickoff_async, "on the loop instead of a thread per kickoff"),
-        Patch(Crew, "kickoff_for_each", _for_each, "keeps the task outputs of earlier runs"),
-        Patch(Crew, "kickoff_for_each_async", _for_each_async, "keeps the task outputs of earlier runs"),
-        Patch(Crew, "akickoff_for_each", _for_each_async, "keeps the task outputs of earlier runs"),
-        Patch(Crew, "replay", _replay, "finds the task in any run that is still kept"),
+        Patch(_CREW, Crew, "kickoff", _kickoff, "the body of a kickoff, in place"),
+        Patch(_CREW, Crew, "akickoff", _akickoff, "the body of a kickoff, on the loop"),
+        Patch(_CREW, Crew, "kickoff_async", _kickoff_async, "on the loop instead of a thread per kickoff"),
+        Patch(_CREW, Crew, "kickoff_for_each", _for_each, "keeps the task outputs of earlier runs"),
+        Patch(_CREW, Crew, "kickoff_for_each_async", _for_each_async, "keeps the task outputs of earlier runs"),
+        Patch(_CREW, Crew, "akickoff_for_each", _for_each_async, "keeps the task outputs of earlier runs"),
+        Patch(_CREW, Crew, "replay", _replay, "finds the task in any run that is still kept"),
     ]

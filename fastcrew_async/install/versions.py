@@ -91,8 +91,8 @@ def check() -> None:
         raise UnsupportedCrewAIError(f"CrewAI is not installed; install crewai{SUPPORTED}") from None
     if not SUPPORTED.contains(Version(version), prereleases=True):
         raise UnsupportedCrewAIError(
-            f"CrewAI {version} is not supported: this release is made for crewai{SUPPORTED}; install one of those, or a "
-            "release of fastcrew-async made for yours"
+            f"CrewAI {version} is not supported: this release is made for crewai{SUPPORTED}; install one of "
+            "those, or a release of fastcrew-async made for yours"
         )
     missing = [name for name in NAMES if not _exists(name)]
     if missing:
