@@ -23,6 +23,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,13 +61,14 @@ def started(command: list[str], pattern: str, stream: str, **environment: str) -
     try:
         for line in pipe:
             if match := re.search(pattern, line):
+                # The pipe is read on: a full one would stop the process.
+                threading.Thread(target=pipe.read, daemon=True).start()
                 yield match.group(1)
                 return
         sys.exit(f"{command} ended without {pattern!r}")
     finally:
         process.terminate()
         process.wait(20)
-        pipe.close()
 
 
 async def exchange(host: str, port: int, request: bytes) -> bytes:

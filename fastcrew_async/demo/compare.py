@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -139,6 +140,7 @@ def main() -> None:
     parser.add_argument("base_url")
     given = parser.parse_args()
     key = os.environ.get("OPENAI_API_KEY") or None
+    logging.disable(logging.WARNING)  # CrewAI warns at each model call that it estimates tokens
     outcome = asyncio.run(measure(given.engine, given.kickoffs, given.model, given.base_url or None, key))
     print(_MARK + json.dumps(asdict(outcome)), flush=True)
 
