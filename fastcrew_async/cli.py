@@ -78,7 +78,20 @@ def _show(engines: Sequence[str], outcomes: Iterator[Outcome]) -> None:
 
 @app.command()
 def status() -> None:
-    """Say which core is in use and which of CrewAI's names install() replaces."""
-    from fastcrew_async import status as current
+    """Say which core is in use, and what install() replaces in the CrewAI that is here, or why it would not."""
+    from fastcrew_async import _native, install, uninstall
+    from fastcrew_async import status as targets
+    from fastcrew_async.errors import UnsupportedCrewAIError
 
-    console.print(current())
+    console.print(f"core: {_native.backend} ({escape(_native.reason)})", soft_wrap=True)
+    try:
+        install()
+    except UnsupportedCrewAIError as error:
+        console.print(f"install() refuses: {escape(str(error))}", soft_wrap=True)
+        raise typer.Exit(1) from None
+    try:
+        for target in targets():
+            state = "active" if target.active else "not active"
+            console.print(f"{state}: {target.name}: {escape(target.reason)}", soft_wrap=True)
+    finally:
+        uninstall()

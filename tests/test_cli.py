@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,23 @@ def test_the_demo_ends_in_a_table_of_right_answers() -> None:
     assert re.search(r"fastcrew-async\s+│\s+3 │\s+3 │", done.stdout)
 
 
-def test_status_names_the_core() -> None:
-    done = run("status")
+@pytest.mark.parametrize("backend", ["rust", "python"])
+def test_status_says_what_install_does_here(backend: str) -> None:
+    done = run("status", FASTCREW_ASYNC_BACKEND=backend)
     assert done.returncode == 0, done.stderr
-    assert re.search(r"rust|python", done.stdout)
+    assert done.stdout.startswith(f"core: {backend} (")
+    assert "\nactive: crewai.crew.Crew.akickoff: " in done.stdout
+    assert "not active" not in done.stdout
+
+
+def test_status_says_why_install_refuses(tmp_path: Path) -> None:
+    pretend = """
+        from importlib import metadata
+        real = metadata.version
+        metadata.version = lambda name: "1.14.0" if name == "crewai" else real(name)
+    """
+    (tmp_path / "sitecustomize.py").write_text(textwrap.dedent(pretend))
+    done = run("status", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 1
+    assert "install() refuses: " in done.stdout
+    assert "1.14.0" in done.stdout
