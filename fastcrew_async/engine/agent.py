@@ -20,29 +20,26 @@ from crewai.agent.utils import (
     validate_max_execution_time,
 )
 from crewai.agents.agent_builder.base_agent import BaseAgent
-from crewai.agents.agent_executor import AgentExecutor as StockAgentExecutor
 from crewai.events.types.agent_events import (
     AgentExecutionCompletedEvent,
     AgentExecutionErrorEvent,
     AgentExecutionStartedEvent,
 )
-from crewai.llms.base_llm import BaseLLM
 from crewai.task import Task
 from crewai.utilities.agent_utils import is_inside_event_loop
 from crewai.utilities.env import get_env_context
 from crewai.utilities.i18n import I18N_DEFAULT
-from crewai.utilities.token_counter_callback import TokenCalcHandler
 from pydantic import BaseModel
 
 from fastcrew_async.engine import events, files
 from fastcrew_async.engine.drivers import Deadline
 from fastcrew_async.engine.effects import Blocking, Either
-from fastcrew_async.engine.executor import AgentExecutor, remember
+from fastcrew_async.engine.equip import ready_executor, set_up_executor
+from fastcrew_async.engine.executor import AgentExecutor
 from fastcrew_async.engine.seams import OURS, Pair, Theirs, replaced
 
 _EXECUTE = Pair.of(Agent, "execute_task", "aexecute_task")
 _STOCK_PROMPT = Task.prompt
-_STOCK_CREATE: Any = Agent.create_agent_executor
 _STOCK_FINALIZE = Agent._finalize_task_execution
 _INVOKE = AgentExecutor.invoke
 
@@ -65,10 +62,7 @@ async def execute_task(agent: BaseAgent, task: Task, context: str | None, tools:
     if ours:
         executor._reserved = True
     try:
-        if replaced_by_user(own):
-            own.create_agent_executor(tools=tools or own.tools or [], task=task)
-        else:
-            _STOCK_CREATE(own, tools=tools or own.tools or [], task=task)
+        set_up_executor(own, tools or own.tools or [], task)
         executor = own.agent_executor
         own._emit_skill_usage(task)
         prompt = apply_training_data(own, prompt)
@@ -114,52 +108,6 @@ def _finalize(agent: Any, task: Task, result: Any) -> Any:
     events.tell(agent, AgentExecutionCompletedEvent, lambda: {"agent": agent, "task": task, "output": shown})
     save_last_messages(agent)
     return result
-
-
-def ready_executor(agent: Any) -> Any:
-    """The executor for one execution: the agent's own when it is idle, a new one when it is busy.
-
-    An ``executor_class`` that the user chose is left alone.
-    """
-    executor = agent.agent_executor
-    if agent.executor_class not in (StockAgentExecutor, AgentExecutor):
-        return executor
-    if type(executor) is AgentExecutor and not (executor._is_executing or executor._reserved):
-        return executor
-    if executor is not None and type(executor) not in (StockAgentExecutor, AgentExecutor):
-        return executor  # put there by the user
-    if executor is not None and executor._resuming:
-        return executor
-    if not isinstance(agent.llm, BaseLLM):
-        raise RuntimeError("LLM must be resolved before creating agent executor.")
-    executor = AgentExecutor(
-        llm=agent.llm,
-        agent=agent,
-        crew=agent.crew,
-        max_iter=agent.max_iter,
-        tools_handler=agent.tools_handler,
-        step_callback=agent.step_callback,
-        function_calling_llm=agent.function_calling_llm,
-        respect_context_window=agent.respect_context_window,
-        callbacks=[TokenCalcHandler(agent._token_process)],
-    )
-    agent.agent_executor = executor
-    remember(executor)
-    return executor
-
-
-def create_agent_executor(agent: Agent, tools: Any = None, task: Task | None = None) -> None:
-    """``Agent.create_agent_executor`` that makes the engine's executor; ``install()`` puts it in that place."""
-    ready_executor(agent)
-    _STOCK_CREATE(agent, tools=tools, task=task)
-
-
-def replaced_by_user(agent: Any) -> bool:
-    """Whether the user, not ``install()``, has put something in the place of ``create_agent_executor``."""
-    if "create_agent_executor" in agent.__dict__:
-        return True
-    current = getattr(type(agent), "create_agent_executor", None)
-    return current is not _STOCK_CREATE and getattr(current, "__wrapped__", None) is not _STOCK_CREATE
 
 
 async def _prompt(agent: Any, task: Task, context: str | None) -> str:

@@ -3,8 +3,9 @@
 Two differences from ``crewai_event_bus``, neither of which an observer can see. CrewAI waits with ``flush()``, which
 blocks the loop until the handlers of every run of the process are done; here each run remembers the futures of its own
 events. And an event that nobody can observe is not built: its id, its place in the order and in the tree of scopes are
-what they would have been, so that the observed events are the same. An event can be observed by a handler other than
-those of CrewAI's own console and telemetry listener while both are off, or by a stream.
+what they would have been, so that the observed events are the same. Who cannot observe: CrewAI's console and telemetry
+listener while both are off, and its older trace listener inside a kickoff, where it returns at once (the newer tracing
+brings handlers of its own, which count).
 """
 
 from __future__ import annotations
@@ -31,18 +32,19 @@ from crewai.events.event_context import (
 from crewai.events.event_listener import event_listener
 from crewai.events.stream_context import _stream_sinks
 from crewai.events.types.llm_events import LLMCallFailedEvent
+from crewai.execution import get_execution_uuid
 
 from fastcrew_async.engine.effects import Handled
 
 Scope = tuple[tuple[str, str], ...]
 
 _STOCK_EMIT = CrewAIEventsBus.emit
-_OWN_LISTENER = "crewai.events.event_listener"
+_IDLE_LISTENERS = frozenset({"crewai.events.event_listener", "crewai.events.listeners.tracing.trace_listener"})
 
 _pending: contextvars.ContextVar[set[Future[Any]] | None] = contextvars.ContextVar(
     "fastcrew_async_pending_handlers", default=None
 )
-# Per event class: its name, and the last set of handlers found to be only CrewAI's own listener.
+# Per event class: its name, and the last set of handlers found to be only listeners that may be idle.
 _names: dict[type[BaseEvent], str] = {}
 _own_handlers: dict[type[BaseEvent], Any] = {}
 _random = random.Random()
@@ -78,10 +80,14 @@ def observed(kind: type[BaseEvent]) -> bool:
         return True
     handlers = bus._sync_handlers.get(kind)
     if handlers:
-        if event_listener.formatter.verbose or event_listener._telemetry._should_execute_telemetry():
+        if (
+            get_execution_uuid() is None
+            or event_listener.formatter.verbose
+            or event_listener._telemetry._should_execute_telemetry()
+        ):
             return True
         if _own_handlers.get(kind) is not handlers:
-            if any(getattr(handler, "__module__", None) != _OWN_LISTENER for handler in handlers):
+            if any(getattr(handler, "__module__", None) not in _IDLE_LISTENERS for handler in handlers):
                 return True
             _own_handlers[kind] = handlers
     return CrewAIEventsBus.emit is not _STOCK_EMIT

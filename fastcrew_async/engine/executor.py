@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import copy
+import threading
 import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any, ClassVar, cast
@@ -18,7 +20,11 @@ from crewai.agents.parser import AgentAction, AgentFinish
 from crewai.events.base_events import BaseEvent
 from crewai.events.event_bus import crewai_event_bus
 from crewai.events.listeners.tracing.trace_listener import TraceCollectionListener
-from crewai.events.listeners.tracing.utils import set_tracing_enabled, should_enable_tracing
+from crewai.events.listeners.tracing.utils import (
+    is_tracing_enabled_in_context,
+    set_tracing_enabled,
+    should_enable_tracing,
+)
 from crewai.events.types.flow_events import FlowFailedEvent, FlowFinishedEvent, FlowStartedEvent
 from crewai.events.types.logging_events import AgentLogsExecutionEvent, AgentLogsStartedEvent
 from crewai.flow.flow_context import (
@@ -29,9 +35,11 @@ from crewai.flow.flow_context import (
 )
 from crewai.hooks.contexts import ExecutionEndContext, ExecutionStartContext, InputContext, OutputContext
 from crewai.hooks.dispatch import HookAborted, InterceptionPoint
+from crewai.hooks.llm_hooks import get_after_llm_call_hooks, get_before_llm_call_hooks
 from crewai.utilities.agent_utils import _llm_stop_words_applied, handle_unknown_error, is_inside_event_loop
 from crewai.utilities.env import get_env_context
 from crewai.utilities.planning_types import TodoList
+from crewai.utilities.token_counter_callback import TokenCalcHandler
 from crewai_core.printer import PRINTER
 from opentelemetry import baggage
 from opentelemetry.context import attach, detach
@@ -52,6 +60,7 @@ class AgentExecutor(StockAgentExecutor):
     # The class itself: CrewAI otherwise builds a new pydantic class for each executor, which costs 8 ms.
     initial_state: Any = AgentExecutorState
     is_crewai_internal: ClassVar[bool] = True
+    _light: bool = PrivateAttr(default=False)  # shares the flow engine's state with others: never runs the flow
     _reserved: bool = PrivateAttr(default=False)  # chosen for an execution that is about to start
 
     def _flow_post_init(self, definition: Any = None) -> None:
@@ -295,6 +304,57 @@ class AgentExecutor(StockAgentExecutor):
 
 
 AgentExecutor._flow_definition = StockAgentExecutor.flow_definition()
+
+
+_prototype: AgentExecutor | None = None
+
+
+def new_executor(agent: Any) -> AgentExecutor:
+    """An executor for `agent`, with the parameters that last for its life; the others are set for each task.
+
+    For an agent that plans it is built by CrewAI's constructor. For any other one it is a copy of a prototype, which
+    costs a fiftieth: the state of the flow engine, which only planning uses, is shared with the prototype.
+    """
+    global _prototype
+    lasting = {
+        "llm": agent.llm,
+        "agent": agent,
+        "crew": agent.crew,
+        "max_iter": agent.max_iter,
+        "tools_handler": agent.tools_handler,
+        "step_callback": agent.step_callback,
+        "function_calling_llm": agent.function_calling_llm,
+        "respect_context_window": agent.respect_context_window,
+        "callbacks": [TokenCalcHandler(agent._token_process)],
+    }
+    if getattr(agent, "planning_enabled", False):
+        executor = AgentExecutor(**lasting)
+    else:
+        if _prototype is None:
+            _prototype = AgentExecutor()
+        executor = copy.copy(_prototype)
+        executor.__dict__.update(
+            lasting,
+            before_llm_call_hooks=get_before_llm_call_hooks(),
+            after_llm_call_hooks=get_after_llm_call_hooks(),
+            tools=[],
+            original_tools=[],
+            stop_words=[],
+            max_method_calls=agent.max_iter * 10,
+        )
+        executor._state = AgentExecutorState()
+        executor._light = True
+        executor._execution_lock = threading.Lock()
+        executor._finalize_lock = threading.Lock()
+        executor._tool_call_counts = {}
+        executor._deferred_file_aliases = []
+        executor._instance_id = executor._state.id[:8]
+        tracing = is_tracing_enabled_in_context()
+        executor.tracing = tracing if tracing else None
+        set_tracing_enabled(should_enable_tracing(override=executor.tracing))
+        TraceCollectionListener().setup_listeners(crewai_event_bus)
+    remember(executor)
+    return executor
 
 
 _living: dict[int, weakref.ref[AgentExecutor]] = {}

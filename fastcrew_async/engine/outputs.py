@@ -8,6 +8,7 @@ file of our own, and the oldest runs are removed once there are more than the se
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 import uuid
@@ -49,10 +50,11 @@ _prepared: set[Database] = set()
 
 def database() -> Database:
     """The file of task outputs; it is opened by its first statement."""
-    path = settings().storage_path or Path(db_storage_path()) / "fastcrew_async.db"
-    key = str(path)
+    chosen = settings().storage_path
+    key = str(chosen) if chosen else os.environ.get("CREWAI_STORAGE_DIR", "")
     found = _databases.get(key)
     if found is None:
+        path = chosen or Path(db_storage_path()) / "fastcrew_async.db"
         with _lock:
             # A write survives the end of the process at once, and a power cut after the next checkpoint.
             found = _databases.setdefault(key, Database(path, durability="relaxed"))

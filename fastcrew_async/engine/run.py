@@ -37,9 +37,9 @@ from opentelemetry import baggage
 from opentelemetry.context import attach, detach
 
 from fastcrew_async.engine import events, files
-from fastcrew_async.engine.agent import ready_executor
 from fastcrew_async.engine.drivers import Join, Spawn, Stop
 from fastcrew_async.engine.effects import Blocking, CallUser, Handled
+from fastcrew_async.engine.equip import ready_executor
 from fastcrew_async.engine.outputs import outputs_of
 from fastcrew_async.engine.seams import OURS, Pair, Theirs, replaced
 from fastcrew_async.engine.task import run_task

@@ -12,7 +12,7 @@ from crewai.agent.core import Agent
 from crewai.crew import Crew
 
 from fastcrew_async.engine import kickoff as engine
-from fastcrew_async.engine.agent import create_agent_executor
+from fastcrew_async.engine.equip import create_agent_executor
 from fastcrew_async.engine.executor import AgentExecutor
 from fastcrew_async.engine.outputs import kept, replayable
 
