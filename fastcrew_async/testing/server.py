@@ -42,6 +42,7 @@ class ModelServer:
         self._socket: socket.socket | None = None
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Future[None] | None = None
 
     @property
     def base_url(self) -> str:
@@ -61,18 +62,18 @@ class ModelServer:
             raise RuntimeError("the model server runs already")
         self._socket = socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG)
         self._loop = asyncio.new_event_loop()
-        arguments = (self._loop, self._socket)
-        self._thread = threading.Thread(target=self._run, args=arguments, name="model-server", daemon=True)
+        self._stop = self._loop.create_future()
+        self._thread = threading.Thread(target=self._run, name="model-server", daemon=True)
         self._thread.start()
         return self
 
     def close(self) -> None:
         """Stops listening and ends every connection; closing twice is allowed."""
-        if self._thread is None or self._loop is None:
+        if self._thread is None or self._loop is None or self._stop is None:
             return
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._loop.call_soon_threadsafe(self._stop.set_result, None)
         self._thread.join(timeout=5)
-        self._thread = self._loop = self._socket = None
+        self._thread = self._loop = self._stop = self._socket = None
 
     def __enter__(self) -> ModelServer:
         return self.start()
@@ -80,19 +81,21 @@ class ModelServer:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _run(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
-        asyncio.set_event_loop(loop)
-        server = loop.run_until_complete(asyncio.start_server(self._serve, sock=sock, limit=_MAX_HEAD))
-        try:
-            loop.run_forever()
-        finally:
-            server.close()
-            connections = asyncio.all_tasks(loop)
-            for connection in connections:
-                connection.cancel()
-            loop.run_until_complete(asyncio.gather(*connections, return_exceptions=True))
-            loop.run_until_complete(asyncio.sleep(0))  # closed transports let go of their sockets one turn later
-            loop.close()
+    def _run(self) -> None:
+        assert self._loop is not None
+        self._loop.run_until_complete(self._listen())
+        self._loop.close()
+
+    async def _listen(self) -> None:
+        assert self._stop is not None
+        server = await asyncio.start_server(self._serve, sock=self._socket, limit=_MAX_HEAD)
+        await self._stop
+        server.close()
+        connections = asyncio.all_tasks() - {asyncio.current_task()}
+        for connection in connections:
+            connection.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
+        await asyncio.sleep(0)  # closed transports let go of their sockets one turn later
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # Whoever goes away in the middle of anything only ends its own connection.

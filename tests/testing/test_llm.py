@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import copy
 from pathlib import Path
 
@@ -33,10 +34,10 @@ def test_runs_a_crew_with_a_tool(native: bool, tmp_path: Path, monkeypatch: pyte
     assert result.token_usage.total_tokens == 30
 
 
-async def test_call_and_acall_follow_one_script() -> None:
+def test_call_and_acall_follow_one_script() -> None:
     llm = ScriptedLLM(["one", "two"], native=True)
     assert llm.call("first?") == "one"
-    assert await llm.acall([{"role": "user", "content": "second?"}]) == "two"
+    assert asyncio.run(llm.acall([{"role": "user", "content": "second?"}])) == "two"
     assert [request.text for request in llm.requests] == ["first?", "second?"]
 
 

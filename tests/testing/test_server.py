@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import httpx
 import openai
@@ -26,6 +27,13 @@ def colour(request: Request) -> Reply | str:
 def server() -> Iterator[ModelServer]:
     with ModelServer(colour) as server:
         yield server
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., ModelServer]]:
+    """Starts servers for async tests; closing one waits for its thread, which is not for the loop."""
+    with ExitStack() as stack:
+        yield lambda *args, **options: stack.enter_context(ModelServer(*args, **options))
 
 
 @pytest.fixture
@@ -109,25 +117,29 @@ def test_a_bad_body_is_refused_and_the_connection_goes_on(server: ModelServer, b
     assert server.answered == 1
 
 
-async def test_answers_many_at_once() -> None:
-    with ModelServer("ok", latency=0.5) as server:
-        limits = httpx.Limits(max_connections=None)
-        async with httpx.AsyncClient(base_url=server.base_url, limits=limits, trust_env=False) as client:
-            posts = (client.post("/chat/completions", json={"messages": QUESTION}) for _ in range(50))
-            answers = await asyncio.wait_for(asyncio.gather(*posts), timeout=30)
-        assert [a.status_code for a in answers] == [200] * 50
-        assert server.peak_in_flight > 1
-        assert server.in_flight == 0
+async def test_answers_many_at_once(serve: Callable[..., ModelServer]) -> None:
+    server = serve("ok", latency=0.5)
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(base_url=server.base_url, limits=limits, trust_env=False, timeout=30) as client:
+        posts = (client.post("/chat/completions", json={"messages": QUESTION}) for _ in range(50))
+        answers = await asyncio.wait_for(asyncio.gather(*posts), timeout=30)
+    assert [a.status_code for a in answers] == [200] * 50
+    assert server.peak_in_flight > 1
+    assert server.in_flight == 0
 
 
-async def test_counts_clients_that_went_away() -> None:
-    with ModelServer([Reply("late", latency=0.3), "quick"]) as server:
-        async with httpx.AsyncClient(base_url=server.base_url, trust_env=False) as client:
-            with pytest.raises(httpx.ReadTimeout):
-                await client.post("/chat/completions", json={"messages": QUESTION}, timeout=0.05)
-            while not server.abandoned:
-                await asyncio.sleep(0.01)
-            answer = await client.post("/chat/completions", json={"messages": QUESTION})
+async def test_counts_clients_that_went_away(serve: Callable[..., ModelServer]) -> None:
+    server = serve([Reply("late", latency=0.3), "quick"])
+    async with httpx.AsyncClient(base_url=server.base_url, trust_env=False, timeout=30) as client:
+        asking = asyncio.create_task(client.post("/chat/completions", json={"messages": QUESTION}))
+        while not server.in_flight:  # bounded by the test's own timeout, like all waits here
+            await asyncio.sleep(0.01)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        while not server.abandoned:
+            await asyncio.sleep(0.01)
+        answer = await client.post("/chat/completions", json={"messages": QUESTION})
     assert answer.status_code == 200
     assert (server.answered, server.abandoned, len(server.requests)) == (1, 1, 2)
 
@@ -138,6 +150,12 @@ def test_close_ends_the_thread_and_may_be_repeated() -> None:
         client.post(f"{server.base_url}/chat/completions", json={"messages": QUESTION})
         server.close()
         server.close()
+    assert "model-server" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_close_right_after_start() -> None:
+    for _ in range(50):
+        ModelServer("ok").start().close()
     assert "model-server" not in [thread.name for thread in threading.enumerate()]
 
 
