@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextvars import ContextVar, copy_context
 from functools import partial
 from itertools import count
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from fastcrew_async import runtime
 from fastcrew_async._native import Awaitable, Job, WorkQueue
@@ -69,7 +69,7 @@ class WorkerPool:
         """End the idle workers, and the others after their job; jobs that wait fail with ``RuntimeClosedError``."""
         self._queue.close()
 
-    def _start_worker(self, answer: Awaitable[object]) -> None:
+    def _start_worker(self, answer: Awaitable[Any]) -> None:
         worker = threading.Thread(
             target=_work, args=(self._queue, self.idle_seconds), name=f"fastcrew-worker-{next(_numbers)}", daemon=True
         )

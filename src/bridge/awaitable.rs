@@ -66,6 +66,7 @@ impl Begun {
         let permit = runtime.core().enter()?;
         let bridge = runtime.bridge(py)?;
         let (future, id, completer) = bridge.get().open(py, permit)?;
+        LoopBridge::visit_soon(&bridge)?;
         Ok(Self::new(bridge.unbind(), future, id, start(completer)))
     }
 

@@ -128,6 +128,19 @@ impl LoopBridge {
         Ok((future, id, completer))
     }
 
+    /// Has the loop look at the queue in its next iteration, whatever else it does then. A quick operation is answered
+    /// there without a wake, and beside a busy loop it does not wait for the loop to ask for events once more.
+    pub fn visit_soon(bridge: &Bound<'_, Self>) -> PyResult<()> {
+        let py = bridge.py();
+        let this = bridge.get();
+        if this.queue.expect() {
+            let drain = bridge.getattr(intern!(py, "drain"))?;
+            this.event_loop
+                .call_method1(py, intern!(py, "call_soon"), (drain,))?;
+        }
+        Ok(())
+    }
+
     /// The answer of an operation, once; `None` while there is none.
     pub fn collect(&self, id: u64) -> Option<Answer> {
         let mut waiting = self.lock();

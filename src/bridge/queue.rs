@@ -1,7 +1,8 @@
 //! The completion queue of one event loop: finished work waits here, as owned values, for the loop to collect it.
 //!
 //! Any thread pushes; only the loop's thread takes. The first push into an empty queue wakes the loop, so a burst of
-//! completions costs one wake. No Python object is in here, so a push never waits for the interpreter.
+//! completions costs one wake, and none when the loop is about to look anyway. No Python object is in here, so a push
+//! never waits for the interpreter.
 
 use super::value::Value;
 use super::wake::Wake;
@@ -26,6 +27,10 @@ pub struct Taken {
 #[derive(Default)]
 struct State {
     waiting: VecDeque<Completion>,
+    /// The loop was woken and has not come yet.
+    signalled: bool,
+    /// The loop has promised to come without being woken.
+    expected: bool,
     closed: bool,
 }
 
@@ -48,50 +53,54 @@ impl CompletionQueue {
 
     /// Adds a completion and wakes the loop if it may be asleep; after `close` it does nothing.
     pub fn push(&self, completion: Completion) {
-        {
-            let mut state = self.lock();
-            if state.closed {
-                return;
-            }
+        let mut state = self.lock();
+        if !state.closed {
             state.waiting.push_back(completion);
-            if state.waiting.len() > 1 {
-                return;
-            }
+            self.signal(&mut state);
         }
-        self.wake.signal();
+    }
+
+    /// Promises that the loop will look soon, so that nobody needs to wake it; `false` if that was said already.
+    pub fn expect(&self) -> bool {
+        !std::mem::replace(&mut self.lock().expected, true)
     }
 
     /// Takes up to `limit` completions, oldest first. What is left behind wakes the loop again, so that the host's own
     /// callbacks run in between.
     pub fn take(&self, limit: usize) -> Taken {
-        self.wake.clear();
-        let (taken, left) = {
-            let mut state = self.lock();
-            let completions = if state.waiting.len() <= limit {
-                std::mem::take(&mut state.waiting)
-            } else {
-                state.waiting.drain(..limit).collect()
-            };
-            let left = !state.waiting.is_empty();
-            let finished = state.closed && !left;
-            (
-                Taken {
-                    completions,
-                    finished,
-                },
-                left,
-            )
-        };
-        if left {
-            self.wake.signal();
+        let mut state = self.lock();
+        state.expected = false;
+        if std::mem::take(&mut state.signalled) {
+            self.wake.clear();
         }
-        taken
+        let completions = if state.waiting.len() <= limit {
+            std::mem::take(&mut state.waiting)
+        } else {
+            state.waiting.drain(..limit).collect()
+        };
+        let left = !state.waiting.is_empty();
+        if left {
+            self.signal(&mut state);
+        }
+        Taken {
+            completions,
+            finished: state.closed && !left,
+        }
     }
 
     /// Refuses later pushes; what is inside can still be taken. The loop is woken to see it.
     pub fn close(&self) {
-        self.lock().closed = true;
-        self.wake.signal();
+        let mut state = self.lock();
+        state.closed = true;
+        self.signal(&mut state);
+    }
+
+    // Under the lock, so that the descriptor is readable exactly while `signalled` says so.
+    fn signal(&self, state: &mut State) {
+        if !state.signalled && !state.expected {
+            state.signalled = true;
+            self.wake.signal();
+        }
     }
 
     pub fn is_closed(&self) -> bool {
@@ -221,6 +230,20 @@ mod tests {
             taken.completions[0].outcome,
             Some(Err(Error::RuntimeClosed))
         );
+    }
+
+    #[test]
+    fn an_expected_visit_needs_no_wake_and_is_expected_once() {
+        let (queue, wakes) = queue();
+        assert!(queue.expect());
+        assert!(!queue.expect());
+        queue.push(completion(1));
+        assert_eq!(wakes.try_iter().count(), 0);
+        assert_eq!(ids(&queue.take(10)), [1]);
+        queue.push(completion(2));
+        assert_eq!(wakes.try_iter().count(), 1);
+        assert!(queue.expect());
+        assert_eq!(ids(&queue.take(10)), [2]);
     }
 
     #[cfg(unix)]
