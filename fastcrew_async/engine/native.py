@@ -32,13 +32,12 @@ from crewai.utilities.agent_utils import (
     parse_tool_call_args,
     track_delegation_if_needed,
 )
-from crewai.utilities.string_utils import sanitize_tool_name
 from crewai.utilities.types import LLMMessage
 
 from fastcrew_async.engine.branches import Together
-from fastcrew_async.engine.effects import Blocking, CallUser
+from fastcrew_async.engine.effects import Blocking
 from fastcrew_async.engine.events import tell
-from fastcrew_async.engine.tool_call import native_call
+from fastcrew_async.engine.tool_call import ask_whether_to_cache, native_call, tool_name
 
 if TYPE_CHECKING:
     from fastcrew_async.engine.executor import AgentExecutor
@@ -239,10 +238,8 @@ class _NativeCall:
             self.raw = raw
             handler = executor.tools_handler
             if handler and handler.cache:
-                keep = True
-                if self.original:
-                    keep = await CallUser(self.original.cache_function, self.arguments, raw)
-                if keep:
+                cache_function = self.original.cache_function if self.original else None
+                if await ask_whether_to_cache(cache_function, self.arguments, raw):
                     handler.cache.add(tool=self.name, input=self._cache_key(), output=raw)
             self.result = format_native_tool_output_for_agent(output_tool, raw)
             self.failure = detect_tool_failure(raw)
@@ -286,9 +283,7 @@ class _NativeCall:
         mapped = (getattr(self.executor, "_tool_name_mapping", None) or {}).get(self.name)
         if isinstance(mapped, BaseTool):
             return mapped
-        return next(
-            (tool for tool in self.executor.original_tools or [] if sanitize_tool_name(tool.name) == self.name), None
-        )
+        return next((tool for tool in self.executor.original_tools or [] if tool_name(tool.name) == self.name), None)
 
     def _structured(self) -> Any:
         tools = self.executor.tools or []
@@ -296,4 +291,4 @@ class _NativeCall:
             for tool in tools:
                 if getattr(tool, "_original_tool", None) is self.original:
                     return tool
-        return next((tool for tool in tools if sanitize_tool_name(tool.name) == self.name), None)
+        return next((tool for tool in tools if tool_name(tool.name) == self.name), None)

@@ -38,13 +38,12 @@ from crewai.utilities.agent_utils import (
     render_text_description_and_args,
 )
 from crewai.utilities.i18n import I18N_DEFAULT
-from crewai.utilities.string_utils import sanitize_tool_name
 from crewai.utilities.types import LLMMessage
 from crewai_core.printer import PRINTER
 
 from fastcrew_async.engine.effects import Blocking, CallUser
 from fastcrew_async.engine.events import observed, tell
-from fastcrew_async.engine.tool_call import invocation
+from fastcrew_async.engine.tool_call import ask_whether_to_cache, invocation, tool_name
 
 if TYPE_CHECKING:
     from crewai.tools.tool_calling import InstructorToolCalling, ToolCalling
@@ -52,9 +51,7 @@ if TYPE_CHECKING:
     from fastcrew_async.engine.executor import AgentExecutor
 
 _STOCK_EXECUTE = stock.execute_tool_and_check_finality
-_DELEGATIONS = frozenset(
-    {sanitize_tool_name("Delegate work to coworker"), sanitize_tool_name("Ask question to coworker")}
-)
+_DELEGATIONS = frozenset({tool_name("Delegate work to coworker"), tool_name("Ask question to coworker")})
 _argument_names: WeakKeyDictionary[type, frozenset[str]] = WeakKeyDictionary()
 
 
@@ -140,7 +137,7 @@ async def _execute(executor: AgentExecutor, action: AgentAction) -> ToolResult:
                 crew=crew,
             ),
         )
-    if agent.key and agent.role and callable(getattr(agent, "set_fingerprint", None)):
+    if agent.role and callable(getattr(agent, "set_fingerprint", None)):
         try:
             agent.set_fingerprint(fingerprint=Fingerprint.from_dict(fingerprint))
         except Exception as error:
@@ -160,8 +157,8 @@ async def _execute(executor: AgentExecutor, action: AgentAction) -> ToolResult:
             **where,
         )
         return ToolResult(calling.message, False)
-    by_name = {sanitize_tool_name(tool.name): tool for tool in tools}
-    name = sanitize_tool_name(calling.tool_name)
+    by_name = {tool_name(tool.name): tool for tool in tools}
+    name = tool_name(calling.tool_name)
     tool = by_name.get(name)
     if tool is None:
         result = I18N_DEFAULT.errors("wrong_tool_name").format(tool=name, tools=", ".join(by_name))
@@ -223,13 +220,19 @@ class ToolUsage(StockToolUsage):
         """The tools' names as the prompt lists them."""
         return get_tool_names(self.tools)
 
+    def _select_tool(self, name: str) -> Any:
+        """The tool whose name is the most similar; an equal name needs no comparing."""
+        wanted = tool_name(name)
+        equal = next((tool for tool in self.tools if tool_name(tool.name) == wanted), None)
+        return super()._select_tool(name) if equal is None else equal
+
     async def run(self, calling: ToolCalling | InstructorToolCalling, tool_string: str) -> str:
         """``use`` of CrewAI, with the tool's body as an effect."""
         try:
             tool = self._select_tool(calling.tool_name)
         except Exception as error:
             return self._explained(error)
-        if sanitize_tool_name(tool.name) == sanitize_tool_name(cast(Any, I18N_DEFAULT.tools("add_image"))["name"]):
+        if tool_name(tool.name) == tool_name(cast(Any, I18N_DEFAULT.tools("add_image"))["name"]):
             try:
                 return cast(str, await self._run_once(tool, calling, tool_string))
             except Exception as error:
@@ -245,7 +248,7 @@ class ToolUsage(StockToolUsage):
         return text
 
     async def _run_once(self, tool: Any, calling: Any, tool_string: str) -> Any:
-        name = sanitize_tool_name(tool.name)
+        name = tool_name(tool.name)
         if self._check_tool_repeated_usage(calling=calling):
             repeated = I18N_DEFAULT.errors("task_repeated_usage").format(tool_names=self.tools_names)
             self.last_raw_result = repeated
@@ -260,10 +263,10 @@ class ToolUsage(StockToolUsage):
         try:
             if self.tools_handler and self.tools_handler.cache:
                 result = self.tools_handler.cache.read(
-                    tool=sanitize_tool_name(calling.tool_name), input=_cache_key(calling.arguments)
+                    tool=tool_name(calling.tool_name), input=_cache_key(calling.arguments)
                 )
                 from_cache = result is not None
-            available = next((entry for entry in self.tools if sanitize_tool_name(entry.name) == name), None)
+            available = next((entry for entry in self.tools if tool_name(entry.name) == name), None)
             limit_error = self._check_usage_limit(available, name)
             if limit_error:
                 self.last_raw_result = limit_error
@@ -300,9 +303,11 @@ class ToolUsage(StockToolUsage):
         return result
 
     def _emit_started(self) -> None:
+        if self.agent:
+            tell(self, ToolUsageStartedEvent, self._started)
+
+    def _started(self) -> dict[str, Any]:
         agent: Any = self.agent
-        if not agent:
-            return
         data: dict[str, Any] = {
             "agent_key": agent.key,
             "agent_role": agent.role,
@@ -318,7 +323,7 @@ class ToolUsage(StockToolUsage):
         if self.task:
             data["task_name"] = self.task.name or self.task.description
             data["task_id"] = str(self.task.id)
-        tell(self, ToolUsageStartedEvent, lambda: data)
+        return data
 
     def on_tool_use_finished(self, *args: Any, **kwargs: Any) -> None:
         """Emit ``tool_usage_finished``."""
@@ -328,8 +333,8 @@ class ToolUsage(StockToolUsage):
             tell(self, ToolUsageFinishedEvent, dict)
 
     async def _call(self, tool: CrewStructuredTool, calling: Any, available: Any) -> str:
-        name = sanitize_tool_name(tool.name)
-        if sanitize_tool_name(calling.tool_name) in _DELEGATIONS and self.task:
+        name = tool_name(tool.name)
+        if tool_name(calling.tool_name) in _DELEGATIONS and self.task:
             self.task.increment_delegations(calling.arguments.get("coworker") if calling.arguments else None)
         config = self._build_fingerprint_config()
         if calling.arguments:
@@ -346,7 +351,7 @@ class ToolUsage(StockToolUsage):
             cache_function = getattr(original, "cache_function", None) if original else None
             if cache_function is None:
                 cache_function = getattr(available, "cache_function", None)
-            should_cache = await CallUser(cache_function, calling.arguments, raw) if cache_function else True
+            should_cache = await ask_whether_to_cache(cache_function, calling.arguments, raw)
             self.tools_handler.on_tool_use(calling=calling, output=raw, should_cache=should_cache)
         self._telemetry.tool_usage(llm=self.function_calling_llm, tool_name=name, attempts=self._run_attempts)
         self.last_raw_result = raw
@@ -370,13 +375,13 @@ class ToolUsage(StockToolUsage):
             return
         if getattr(available, "max_usage_count", None) is not None and self.agent and self.agent.verbose:
             PRINTER.print(
-                content=f"Tool '{sanitize_tool_name(available.name)}' usage: "
+                content=f"Tool '{tool_name(available.name)}' usage: "
                 f"{available.current_usage_count}/{available.max_usage_count}",
                 color="blue",
             )
 
     def _given_up(self, tool: Any, error: Exception) -> str:
-        name = sanitize_tool_name(tool.name)
+        name = tool_name(tool.name)
         self._telemetry.tool_usage_error(llm=self.function_calling_llm, tool_name=name)
         message = I18N_DEFAULT.errors("tool_usage_exception").format(
             error=error, tool=name, tool_inputs=tool.formatted_description

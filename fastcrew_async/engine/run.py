@@ -244,9 +244,10 @@ async def _equip(crew: Any, task: Task) -> tuple[BaseAgent, list[Any]]:
 
 def _needs_more_tools(crew: Any, agent: Any, task: Task) -> bool:
     """Whether ``Crew._prepare_tools`` would add anything; it looks into the file store, and may resolve MCP servers."""
+    fields = agent.__dict__  # read past the deprecation warnings of some of them
     return bool(
         any(
-            getattr(agent, name, None)
+            fields.get(name)
             for name in ("allow_delegation", "allow_code_execution", "multimodal", "apps", "mcps", "memory")
         )
         or crew._memory is not None

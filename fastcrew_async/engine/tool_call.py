@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from typing import Any
 
-from crewai.tools.base_tool import BaseTool, Tool
+from crewai.tools.base_tool import BaseTool, Tool, _default_cache_function
 from crewai.tools.structured_tool import CrewStructuredTool, ToolUsageLimitExceededError
 from crewai.utilities.string_utils import sanitize_tool_name
 
 from fastcrew_async import workers
-from fastcrew_async.engine.effects import Effect
+from fastcrew_async.engine.effects import CallUser, Effect
 
 _STOCK_RUNS = (BaseTool.run, Tool.run)
+tool_name = lru_cache(maxsize=4096)(sanitize_tool_name)
+"""``sanitize_tool_name``, which is asked for the same few names again and again."""
+
 _STOCK_INVOKE = CrewStructuredTool.invoke
 
 
@@ -38,6 +42,13 @@ class RunTool(Effect):
         return await self.asynchronous()
 
 
+async def ask_whether_to_cache(cache_function: Any, arguments: Any, result: Any) -> bool:
+    """The tool's ``cache_function`` on a result; CrewAI's default says yes to everything."""
+    if cache_function is None or cache_function is _default_cache_function:
+        return True
+    return bool(await CallUser(cache_function, arguments, result))
+
+
 def invocation(tool: CrewStructuredTool, arguments: dict[str, Any], config: dict[str, Any]) -> RunTool:
     """``tool.invoke(arguments, config)``, as the ReAct form calls a tool."""
     function = _async_function(tool.func) if type(tool).invoke is _STOCK_INVOKE else None
@@ -46,7 +57,7 @@ def invocation(tool: CrewStructuredTool, arguments: dict[str, Any], config: dict
         assert function is not None
         parsed = tool._parse_args(arguments)
         if tool.has_reached_max_usage_count():
-            name = sanitize_tool_name(tool.name)
+            name = tool_name(tool.name)
             raise ToolUsageLimitExceededError(
                 f"Tool '{name}' has reached its maximum usage limit of {tool.max_usage_count}. "
                 f"You should not use the {name} tool again."
