@@ -1,9 +1,9 @@
 """Prints the project's dependencies, one a line, out of pyproject.toml.
 
-    python scripts/requirements.py [EXTRA_OR_GROUP ...]
+    python scripts/requirements.py [EXTRA ...]
 
-Development needs everything around the package before the package itself can be built, and pip learned
-``--group`` only in 25.1. The names are extras or dependency groups.
+Development needs everything around the package before the package itself can be built, and pip can only install an
+extra together with its package.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ PYPROJECT = Path(__file__).parent.parent / "pyproject.toml"
 
 
 def requirements(names: list[str]) -> list[str]:
-    """The package's own dependencies and those of the named extras and groups."""
-    data = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))
-    tables = data["project"].get("optional-dependencies", {}) | data.get("dependency-groups", {})
-    unknown = [name for name in names if name not in tables]
+    """The package's own dependencies and those of the named extras."""
+    project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    unknown = [name for name in names if name not in extras]
     if unknown:
-        sys.exit(f"no extra or dependency group named {', '.join(unknown)}; there are {', '.join(tables)}")
-    return [*data["project"]["dependencies"], *(line for name in names for line in tables[name])]
+        sys.exit(f"no extra named {', '.join(unknown)}; there are {', '.join(extras)}")
+    return [*project["dependencies"], *(line for name in names for line in extras[name])]
 
 
 if __name__ == "__main__":
