@@ -2,9 +2,9 @@
 
     python benchmarks/bridge.py [--awaits 20000] [--passes 5]
 
-Both sides run the same tokio future (`echo`: ready at once; `sleep`: half a millisecond) and are awaited in the same way.
-CPU is that of the whole process, tokio's threads included. Passes alternate; the table shows medians. The baseline is
-built with cargo at the first run.
+Both sides run the same tokio future (`echo`: ready at once; `sleep`: half a millisecond) and are awaited alike. CPU is
+that of the whole process, tokio's threads included. Passes alternate; the table shows medians. The baseline is built
+with cargo at the first run.
 """
 
 from __future__ import annotations

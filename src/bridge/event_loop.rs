@@ -15,9 +15,13 @@ use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
 use slab::Slab;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// How many completions one visit resolves; the host's callbacks run before the next.
 const VISIT: usize = 1_000;
+
+/// An iteration of the loop that takes longer has other work, beside which one more look at the queue costs nothing.
+const BUSY: Duration = Duration::from_millis(1);
 
 /// What an operation answered: owned by Rust until it is collected, or a Python object from a worker thread.
 pub enum Answer {
@@ -47,6 +51,7 @@ struct Pending {
 struct Waiting {
     operations: Slab<Pending>,
     serial: u32,
+    visit_asked: Option<Instant>,
 }
 
 impl Waiting {
@@ -134,9 +139,10 @@ impl LoopBridge {
         let py = bridge.py();
         let this = bridge.get();
         if this.queue.expect() {
-            let drain = bridge.getattr(intern!(py, "drain"))?;
+            this.lock().visit_asked = Some(Instant::now());
+            let visit = bridge.getattr(intern!(py, "visit"))?;
             this.event_loop
-                .call_method1(py, intern!(py, "call_soon"), (drain,))?;
+                .call_method1(py, intern!(py, "call_soon"), (visit,))?;
         }
         Ok(())
     }
@@ -234,6 +240,21 @@ impl LoopBridge {
         #[cfg(not(unix))]
         let _ = finished;
         failure.map_or(Ok(()), Err)
+    }
+
+    /// Called by the loop in the iteration after an operation began, and in the next ones while they take long.
+    fn visit(this: &Bound<'_, Self>) -> PyResult<()> {
+        let bridge = this.get();
+        let again = {
+            let mut waiting = bridge.lock();
+            let asked = waiting.visit_asked.take();
+            asked.is_some_and(|asked| asked.elapsed() > BUSY)
+        };
+        bridge.drain(this.py())?;
+        if again && !bridge.lock().operations.is_empty() {
+            Self::visit_soon(this)?;
+        }
+        Ok(())
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
