@@ -37,7 +37,7 @@ from crewai.hooks.contexts import ExecutionEndContext, ExecutionStartContext, In
 from crewai.hooks.dispatch import HookAborted, InterceptionPoint
 from crewai.hooks.llm_hooks import get_after_llm_call_hooks, get_before_llm_call_hooks
 from crewai.utilities.agent_utils import _llm_stop_words_applied, handle_unknown_error, is_inside_event_loop
-from crewai.utilities.env import get_env_context
+from crewai.utilities.env import _env_context_emitted, get_env_context
 from crewai.utilities.planning_types import TodoList
 from crewai.utilities.token_counter_callback import TokenCalcHandler
 from crewai_core.printer import PRINTER
@@ -264,7 +264,9 @@ class AgentExecutor(StockAgentExecutor):
     async def _open_scope(self, inputs: Any) -> None:
         events.reset_order()
         await self._tell(FlowStartedEvent, lambda: {"type": "flow_started", "inputs": inputs})
-        get_env_context()
+        if not _env_context_emitted.get():
+            # CrewAI's sync form runs on a loop of its own and so forgets that it has told it.
+            await Either(lambda: contextvars.copy_context().run(get_env_context), _environment)
 
     async def _tell(self, kind: type[BaseEvent], body: Callable[[], dict[str, Any]]) -> None:
         """Emit an event of the flow and wait for its handlers."""
@@ -304,6 +306,10 @@ class AgentExecutor(StockAgentExecutor):
 
 
 AgentExecutor._flow_definition = StockAgentExecutor.flow_definition()
+
+
+async def _environment() -> None:
+    get_env_context()
 
 
 _prototype: AgentExecutor | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, cast
 
@@ -21,7 +22,7 @@ from crewai.utilities.streaming import (
 
 from fastcrew_async.engine import collector
 from fastcrew_async.engine.copies import exclusive
-from fastcrew_async.engine.drivers import drive, drive_in_place
+from fastcrew_async.engine.drivers import Work, drive, drive_in_place
 from fastcrew_async.engine.run import run_crew
 
 Inputs = Mapping[str, Any] | None
@@ -47,10 +48,21 @@ async def kickoff(
 async def kickoff_like_sync(
     crew: Crew, inputs: Inputs, input_files: Any = None, from_checkpoint: Any = None
 ) -> CrewOutput | CrewStreamingOutput:
-    """``Crew.kickoff_async`` on the engine: on the loop, with the event order of ``Crew.kickoff``."""
-    if from_checkpoint is None and not crew.stream:
-        get_env_context()
-    return await kickoff(crew, inputs, input_files, from_checkpoint)
+    """``Crew.kickoff_async`` on the engine: on the loop, with the event order of ``Crew.kickoff``.
+
+    In a task of its own: CrewAI runs it on a thread, so it leaves no context variable behind in the caller's context.
+    """
+    restored = apply_checkpoint(crew, from_checkpoint)
+    if restored is not None:
+        return await kickoff_like_sync(cast(Crew, restored), inputs, input_files)
+    if crew.stream:
+        return _stream_async(crew, lambda taken: _after_environment(lambda: run_crew(taken, inputs, input_files)))
+    return await asyncio.create_task(_after_environment(lambda: _run(crew, inputs, input_files)))
+
+
+async def _after_environment(work: Callable[[], Work[CrewOutput]]) -> CrewOutput:
+    get_env_context()
+    return await drive(work())
 
 
 def kickoff_in_place(

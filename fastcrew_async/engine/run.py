@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from typing import Any, cast
+from uuid import uuid4
 
 from crewai.agents.agent_builder.base_agent import BaseAgent
 from crewai.crew import Crew
 from crewai.crews.crew_output import CrewOutput
 from crewai.crews.utils import _extract_files_from_inputs, _resolve_crew_skills
 from crewai.events.event_bus import crewai_event_bus
+from crewai.events.event_context import push_event_scope
 from crewai.events.types.crew_events import (
     CrewKickoffCompletedEvent,
     CrewKickoffFailedEvent,
@@ -63,6 +65,7 @@ async def run_crew(crew: Crew, inputs: Mapping[str, Any] | None, input_files: An
     pending = events.begin_run()
     mark = events.scope()
     execution_token = None
+    completed = False
     try:
         execution_token = begin_execution(tracing=own.tracing)
         await _prepare(own, inputs, input_files)
@@ -78,6 +81,7 @@ async def run_crew(crew: Crew, inputs: Mapping[str, Any] | None, input_files: An
             result = await Theirs(own, _EXECUTE_TASKS, own.tasks)
         if result is OURS:
             result = await _run_tasks(own, own.tasks)
+        completed = True
         for callback in own.after_kickoff_callbacks:
             result = await CallUser(callback, result)
         result = own._post_kickoff(result)
@@ -89,7 +93,9 @@ async def run_crew(crew: Crew, inputs: Mapping[str, Any] | None, input_files: An
         own._dispatch_execution_end_failure(error)
         opened = events.scope()[len(mark) : len(mark) + 1]
         events.close_scopes((*mark, *opened), error)
-        if opened:  # after_kickoff callbacks come after the completed event, which has closed it
+        if opened or not completed:  # after_kickoff callbacks come after the completed event, which has closed it
+            if not opened and mark:  # failed before it began: the enclosing run's scope is not its to close
+                push_event_scope(str(uuid4()), "crew_kickoff_started")
             failed = {
                 "error": str(error) if isinstance(error, Exception) else "cancelled",
                 "crew_name": own.name,

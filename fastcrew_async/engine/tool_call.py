@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import inspect
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
@@ -34,7 +35,7 @@ class RunTool(Effect):
         self.asynchronous = asynchronous
 
     def perform(self) -> Any:
-        return self.blocking()
+        return contextvars.copy_context().run(self.blocking)
 
     async def aperform(self) -> Any:
         if self.asynchronous is None:
