@@ -2,10 +2,10 @@
 
     python benchmarks/database.py [--writers 1000] [--rows 20] [--rounds 3] [--folder DIR]
 
-Both sides do the same work on the same disk with the same ``journal_mode`` and ``synchronous``: every writer inserts its
-rows one after another and goes on when the row is committed. aiosqlite has one shared connection and commits each row, as
-its users do; with many writers most of its commits find the work done by another's. The rows are counted afterwards.
-Rounds alternate; the medians are compared.
+Both sides do the same work on the same disk with the same ``journal_mode`` and ``synchronous``: every writer inserts
+its rows one after another and goes on when the row is committed. aiosqlite has one shared connection and commits each
+row, as its users do; with many writers most of its commits find the work done by another's. The rows are counted
+afterwards. Rounds alternate; the medians are compared.
 """
 
 from __future__ import annotations

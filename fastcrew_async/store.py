@@ -148,14 +148,15 @@ class Database:
             raise ValueError(f'durability must be "full" or "relaxed", not {durability!r}')
         if not 0 <= busy_timeout <= 86_400:
             raise ValueError(f"busy_timeout must be from 0 to 86,400 seconds, not {busy_timeout}")
-        self._path = os.path.realpath(name)
+        # Symbolic links stay: to resolve them would touch the disk, on the loop.
+        self._path = os.path.normpath(name) if os.path.isabs(name) else os.path.abspath(name)
         self._settings = _Settings(readers, queue_size, durability, float(busy_timeout))
         self._file: _File | None = None
         self._closed = False
 
     @property
     def path(self) -> str:
-        """The file's path, absolute and without symbolic links."""
+        """The file's path, absolute."""
         return self._path
 
     @property
@@ -178,7 +179,15 @@ class Database:
         return await database.__aenter__()
 
     async def __aenter__(self) -> Database:
-        await self._store().open()
+        try:
+            await self._store().open()
+        except BaseException:
+            # No __aexit__ follows; a later attempt starts afresh.
+            if self._file is not None:
+                with _lock:
+                    self._file.users.discard(self)
+                self._file = None
+            raise
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -209,6 +218,7 @@ class Database:
         if file := self._leave():
             # Where others share the file, opening it once more only waits for what was queued before.
             await (file.store.open() if file.users else file.store.close())
+            self._forget(file)
 
     def execute_sync(self, sql: str, params: Parameters = ()) -> WriteResult:
         """The blocking twin of ``execute``."""
@@ -237,6 +247,7 @@ class Database:
                 file.store.open_sync()
             else:
                 file.store.close_sync()
+            self._forget(file)
 
     def stats(self) -> DatabaseStats:
         """Counts of the file, over all databases of this process that share it."""
@@ -276,3 +287,9 @@ class Database:
             with _lock:
                 self._file.users.discard(self)
         return self._file
+
+    def _forget(self, file: _File) -> None:
+        """The file is closed, unless somebody uses it or has opened it anew."""
+        with _lock:
+            if not file.users and _files.get(self._path) is file:
+                del _files[self._path]

@@ -11,6 +11,7 @@ import random
 import sqlite3
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
@@ -36,6 +37,8 @@ _GROUP_TIME = 0.05
 _LOG_KEPT = 16 * 2**20
 _LOG_LIMIT = 64 * 2**20
 _LOG_PATIENCE_MS = 250
+# A query looks whether its caller has left after so many steps of SQLite's machine.
+_LOOK_EVERY = 100_000
 
 Outcome = tuple[int, "int | None", list[tuple[Any, ...]]]
 Act = Callable[[sqlite3.Connection], Any]
@@ -315,26 +318,15 @@ class _Readers:
 class _Query:
     def __init__(self, sql: str, params: Any, one: bool) -> None:
         self._sql, self._params, self._one = sql, params, one
-        self._lock = threading.Lock()
-        self._running: sqlite3.Connection | None = None
+        self.left = False
+        """The caller has gone: no runaway query keeps a connection."""
 
     def run(self, connection: sqlite3.Connection) -> Any:
-        with self._lock:
-            self._running = connection
-        try:
-            cursor = connection.execute(self._sql, self._params)
-            answer = cursor.fetchone() if self._one else cursor.fetchall()
-            cursor.close()
-            return answer
-        finally:
-            with self._lock:
-                self._running = None
-
-    def interrupt(self) -> None:
-        """The caller has gone; no runaway query keeps a connection."""
-        with self._lock:
-            if self._running is not None:
-                self._running.interrupt()
+        connection.set_progress_handler(lambda: self.left, _LOOK_EVERY)
+        cursor = connection.execute(self._sql, self._params)
+        answer = cursor.fetchone() if self._one else cursor.fetchall()
+        cursor.close()
+        return answer
 
 
 class Store:
@@ -348,54 +340,56 @@ class Store:
         self._queue_size = queue_size
         self._writer = _Writer(path, durability, busy_timeout)
         self._readers = _Readers(path, readers, busy_timeout)
+        # Forgotten without close(): what is queued is written, then the file is closed.
+        weakref.finalize(self, _abandon, self._writer, self._readers).atexit = False
 
     def open(self) -> Awaitable[None]:
-        return self._wait(self._write(None))
+        return self._wait(lambda: self._write(None))
 
     def open_sync(self) -> None:
         self._wait_sync(self._write(None))
 
     def execute(self, sql: str, parameters: Any) -> Awaitable[Outcome]:
-        return self._wait(self._write(_one(sql, parameters)))
+        act = _one(sql, parameters)
+        return self._wait(lambda: self._write(act))
 
     def execute_sync(self, sql: str, parameters: Any) -> Any:
         return self._wait_sync(self._write(_one(sql, parameters)))
 
     def execute_many(self, sql: str, rows: Iterable[Any]) -> Awaitable[Outcome]:
-        return self._wait(self._write(_many(sql, rows)))
+        act = _many(sql, rows)
+        return self._wait(lambda: self._write(act))
 
     def execute_many_sync(self, sql: str, rows: Iterable[Any]) -> Any:
         return self._wait_sync(self._write(_many(sql, rows)))
 
     def batch(self, statements: Iterable[Any]) -> Awaitable[list[Outcome]]:
-        return self._wait(self._write(_batch(statements)))
+        act = _batch(statements)
+        return self._wait(lambda: self._write(act))
 
     def batch_sync(self, statements: Iterable[Any]) -> Any:
         return self._wait_sync(self._write(_batch(statements)))
 
     def fetch(self, sql: str, parameters: Any, one: bool) -> Awaitable[Any]:
         query = _query(sql, parameters, one)
-        opening = self._opening()
 
         async def start() -> Any:
-            if opening is not None:
-                await self._wait(opening)
+            await self._wait(self._opening)
             try:
-                return await self._wait(self._readers.submit(query))
+                return await self._wait(lambda: self._readers.submit(query))
             finally:
-                query.interrupt()
+                query.left = True
 
         return Awaitable(start)
 
     def fetch_sync(self, sql: str, parameters: Any, one: bool) -> Any:
         query = _query(sql, parameters, one)
-        opening = self._opening()
-        if opening is not None:
-            self._wait_sync(opening)
+        self._wait_sync(self._opening())
         return self._wait_sync(self._readers.submit(query))
 
     def close(self) -> Awaitable[None]:
-        return self._wait(self._closing())
+        closed = self._closing()
+        return self._wait(lambda: closed)
 
     def close_sync(self) -> None:
         self._wait_sync(self._closing())
@@ -410,12 +404,16 @@ class Store:
         self._writer.put(job)
         return job.future
 
-    def _opening(self) -> Future[Any] | None:
+    def _opening(self) -> Future[Any]:
         """The writer creates the file and sets its format, once; from then on reads do not pass it."""
         self._runtime.check_process("Database")
         if self._writer.closing:
             raise _closed()
-        return None if self._writer.opened else self._write(None)
+        if not self._writer.opened:
+            return self._write(None)
+        opened: Future[Any] = Future()
+        opened.set_result(None)
+        return opened
 
     def _closing(self) -> Future[Any]:
         self._runtime.check_process("Database")
@@ -430,9 +428,14 @@ class Store:
         threading.Thread(target=close, name="fastcrew-closing", daemon=True).start()
         return closed
 
-    def _wait(self, future: Future[Any]) -> Awaitable[Any]:
+    def _wait(self, begin: Callable[[], Future[Any]]) -> Awaitable[Any]:
         async def start() -> Any:
             operation: Operation[Any] = Operation(self._runtime)
+            try:
+                future = begin()
+            except BaseException:
+                self._runtime.leave(operation)
+                raise
 
             def done(future: Future[Any]) -> None:
                 if not future.cancelled():
@@ -456,6 +459,11 @@ class Store:
             return future.result()
         except CancelledError:
             raise _closed() from None
+
+
+def _abandon(writer: _Writer, readers: _Readers) -> None:
+    writer.close()
+    threading.Thread(target=readers.close, name="fastcrew-closing", daemon=True).start()
 
 
 def _one(sql: str, parameters: Any) -> Act:

@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::bridge::value::Value;
@@ -29,7 +30,8 @@ pub use params::{Cell, Params};
 pub use python::PyStore;
 pub use readers::{Query, Readers};
 pub use work::Work;
-use writer::{Job, Tally, Writer};
+use writer::{writer_failed, Tally, Writer};
+pub use writer::{Job, Reply};
 
 /// How a file is opened; the meanings are those of `fastcrew_async.Database`.
 #[derive(Debug, Clone)]
@@ -93,19 +95,26 @@ impl Store {
         work: Work,
     ) -> Result<impl Future<Output = Result<Value, Error>> + Send + 'static, Error> {
         work.check()?;
-        let intake = self.intake()?;
-        let (answer, reply) = oneshot::channel();
-        let unsent = match intake.try_send(Job::new(work, answer)) {
-            Ok(()) => None,
-            Err(mpsc::error::TrySendError::Full(job)) => Some((intake, job)),
-            Err(mpsc::error::TrySendError::Closed(_)) => return Err(writer_is_gone()),
-        };
+        let (sender, answer) = oneshot::channel();
+        let waiting = self.queue(Job::new(work, Reply::Channel(sender)));
         Ok(async move {
-            if let Some((intake, job)) = unsent {
-                intake.send(job).await.map_err(|_| writer_is_gone())?;
+            if let Some(waiting) = waiting {
+                waiting.await;
             }
-            reply.await.unwrap_or_else(|_| Err(writer_is_gone()))
+            answer.await.unwrap_or_else(|_| Err(writer_failed()))
         })
+    }
+
+    /// Queues `job`, or gives the wait for a place. A job that cannot be served any more answers so itself.
+    pub fn queue(&self, job: Job) -> Option<impl Future<Output = ()> + Send + 'static> {
+        let Ok(intake) = self.intake() else {
+            job.finish(Err(failure::closed()));
+            return None;
+        };
+        match intake.try_send(job) {
+            Ok(()) | Err(TrySendError::Closed(_)) => None,
+            Err(TrySendError::Full(job)) => Some(async move { drop(intake.send(job).await) }),
+        }
     }
 
     /// Runs a query on a reader: all its rows, or the first one or None.
@@ -156,11 +165,6 @@ impl Store {
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<mpsc::Sender<Job>>> {
         self.intake.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// A reply that never comes: the writer drains its queue before it ends, so only a panic drops one.
-fn writer_is_gone() -> Error {
-    Error::Panic("the database's writer failed while it served this write".into())
 }
 
 #[cfg(test)]

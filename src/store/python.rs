@@ -1,6 +1,8 @@
 //! The store as a Python class, and Python values as parameters. All checks of arguments happen here, before anything is queued.
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pyo3::exceptions::{PyOverflowError, PyTypeError};
@@ -8,8 +10,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyList, PyMapping, PyString, PyTuple};
 
 use super::failure::statement as wrong;
-use super::{Cell, Durability, Options, Params, Query, Store, Work};
-use crate::bridge::awaitable::Awaitable;
+use super::{Cell, Durability, Job, Options, Params, Query, Reply, Store, Work};
+use crate::bridge::awaitable::{Abort, Awaitable};
 use crate::error::Error;
 use crate::runtime::Runtime;
 
@@ -18,19 +20,31 @@ use crate::runtime::Runtime;
 pub struct PyStore {
     runtime: Py<Runtime>,
     /// None only while it is dropped.
-    store: Option<Store>,
+    store: Option<Arc<Store>>,
 }
 
 impl PyStore {
     /// The store, where it is this process's.
-    fn store(&self) -> PyResult<&Store> {
+    fn store(&self) -> PyResult<&Arc<Store>> {
         self.runtime.get().core().check_process("Database")?;
         Ok(self.store.as_ref().expect("it is taken by drop only"))
     }
 
     fn write(&self, py: Python<'_>, work: Work) -> PyResult<Awaitable> {
-        let answer = self.store()?.write(work)?;
-        Ok(Awaitable::new(self.runtime.clone_ref(py), answer))
+        work.check()?;
+        let store = Arc::clone(self.store()?);
+        let handle = self.runtime.get().core().handle().clone();
+        Ok(Awaitable::start(
+            self.runtime.clone_ref(py),
+            move |completer| {
+                let gone = Arc::new(AtomicBool::new(false));
+                let reply = Reply::Loop(completer, Arc::clone(&gone));
+                if let Some(waiting) = store.queue(Job::new(work, reply)) {
+                    handle.spawn(waiting);
+                }
+                Abort::Flag(gone)
+            },
+        ))
     }
 
     fn write_sync(&self, py: Python<'_>, work: Work) -> PyResult<Py<PyAny>> {
@@ -93,7 +107,7 @@ impl PyStore {
         })?;
         Ok(Self {
             runtime,
-            store: Some(store),
+            store: Some(Arc::new(store)),
         })
     }
 

@@ -1,16 +1,16 @@
 //! Reads: pooled connections on blocking threads. They never wait for the writer.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use r2d2_sqlite::SqliteConnectionManager;
-use rusqlite::InterruptHandle;
 use scheduled_thread_pool::ScheduledThreadPool;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
 use super::connection::{prepare_reader, reader_flags};
-use super::failure::{closed, failure, statement as wrong};
+use super::failure::{closed, failure, kind, statement as wrong};
 use super::params::Params;
 use super::work::collect;
 use super::{statement, Options};
@@ -18,6 +18,9 @@ use crate::bridge::value::Value;
 use crate::error::{DatabaseErrorKind as Kind, Error};
 
 type Pool = r2d2::Pool<SqliteConnectionManager>;
+
+/// A query looks whether its caller has left after so many steps of SQLite's machine: some 0.1 ms.
+const LOOK_EVERY: i32 = 10_000;
 
 #[derive(Debug)]
 pub struct Query {
@@ -53,10 +56,10 @@ impl Readers {
         let permits = Arc::clone(&self.permits);
         let permit = permits.acquire_owned().await.map_err(|_| closed())?;
         let pool = self.pool();
-        let running = Running::default();
-        let slot = Arc::clone(&running.0);
+        let left = Left::default();
+        let gone = Arc::clone(&left.0);
         let read = spawn_blocking(move || {
-            let answer = read(&pool, &query, &slot);
+            let answer = read(&pool, &query, gone);
             drop(permit);
             answer
         });
@@ -111,28 +114,24 @@ impl Readers {
     }
 }
 
-fn read(
-    pool: &Pool,
-    query: &Query,
-    running: &Mutex<Option<InterruptHandle>>,
-) -> Result<Value, Error> {
+fn read(pool: &Pool, query: &Query, gone: Arc<AtomicBool>) -> Result<Value, Error> {
     let connection = pool.get().map_err(|error| {
         let text = format!("no reader of the file can be opened: {error}");
         Error::database(Kind::Open, text)
     })?;
-    let fail =
-        |error: rusqlite::Error| failure(connection.path().unwrap_or_default().as_ref(), &error);
-    let mut statement = connection.prepare_cached(&query.sql).map_err(fail)?;
-    if !statement.readonly() {
-        return Err(wrong(
-            "fetch_one() and fetch_all() only read: use execute(), its result has the rows of RETURNING",
-        ));
+    let fail = |error: rusqlite::Error| {
+        match kind(&error) {
+        Kind::ReadOnly => wrong("fetch_one() and fetch_all() only read: use execute(), its result has the rows of RETURNING"),
+        _ => failure(connection.path().unwrap_or_default().as_ref(), &error),
     }
+    };
+    connection
+        .progress_handler(LOOK_EVERY, Some(move || gone.load(Relaxed)))
+        .map_err(fail)?;
+    let mut statement = connection.prepare_cached(&query.sql).map_err(fail)?;
     query.params.bind(&mut statement)?;
-    set(running, Some(connection.get_interrupt_handle()));
-    let rows = collect(&mut statement, if query.one { 1 } else { usize::MAX });
-    set(running, None);
-    let mut rows = rows.map_err(fail)?;
+    let limit = if query.one { 1 } else { usize::MAX };
+    let mut rows = collect(&mut statement, limit).map_err(fail)?;
     Ok(if query.one {
         rows.pop().unwrap_or_default()
     } else {
@@ -140,19 +139,12 @@ fn read(
     })
 }
 
-/// The statement a caller waits for. A caller that leaves interrupts it, so that no runaway query keeps a connection.
+/// Tells a query that its caller has left, so that no runaway keeps a connection.
 #[derive(Default)]
-struct Running(Arc<Mutex<Option<InterruptHandle>>>);
+struct Left(Arc<AtomicBool>);
 
-impl Drop for Running {
+impl Drop for Left {
     fn drop(&mut self) {
-        // Held while interrupting: the connection does not pass to another query in between.
-        if let Some(handle) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            handle.interrupt();
-        }
+        self.0.store(true, Relaxed);
     }
-}
-
-fn set(running: &Mutex<Option<InterruptHandle>>, handle: Option<InterruptHandle>) {
-    *running.lock().unwrap_or_else(PoisonError::into_inner) = handle;
 }

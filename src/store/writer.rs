@@ -5,7 +5,10 @@
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU64,
+    Ordering::{Acquire, Relaxed},
+};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -17,6 +20,7 @@ use super::connection::{open_writer, Refusal};
 use super::failure::{failure, is_busy};
 use super::work::Work;
 use super::{Options, Stats};
+use crate::bridge::queue::Completer;
 use crate::bridge::value::Value;
 use crate::error::{DatabaseErrorKind as Kind, Error};
 
@@ -29,30 +33,69 @@ const GROUP_TIME: Duration = Duration::from_millis(50);
 const LOG_LIMIT: u64 = 64 * 1024 * 1024;
 const LOG_PATIENCE: Duration = Duration::from_millis(250);
 
+/// Who waits for the answer of a write, and how it is told.
+pub enum Reply {
+    Channel(oneshot::Sender<Answer>),
+    /// Straight to the caller's event loop; the flag is set when the caller has gone.
+    Loop(Completer, Arc<AtomicBool>),
+}
+
+impl Reply {
+    fn is_gone(&self) -> bool {
+        match self {
+            Self::Channel(sender) => sender.is_closed(),
+            Self::Loop(_, gone) => gone.load(Acquire),
+        }
+    }
+
+    /// A caller that left after its turn began is not an error: the write is on disk.
+    fn give(self, answer: Answer) {
+        match self {
+            Self::Channel(sender) => drop(sender.send(answer)),
+            Self::Loop(completer, _) => completer.complete(answer),
+        }
+    }
+}
+
 pub struct Job {
     work: Work,
-    answer: oneshot::Sender<Answer>,
+    /// None once it was given.
+    reply: Option<Reply>,
     since: Instant,
 }
 
 impl Job {
-    pub fn new(work: Work, answer: oneshot::Sender<Answer>) -> Self {
+    pub fn new(work: Work, reply: Reply) -> Self {
         Self {
             work,
-            answer,
+            reply: Some(reply),
             since: Instant::now(),
         }
     }
 
     /// The caller has gone: its turn had not come, so the write is withdrawn.
     fn withdrawn(&self) -> bool {
-        self.answer.is_closed()
+        self.reply.as_ref().is_none_or(Reply::is_gone)
     }
 
-    fn finish(self, answer: Answer) {
-        // A caller that left after its turn began is not an error: the write is on disk.
-        let _ = self.answer.send(answer);
+    pub fn finish(mut self, answer: Answer) {
+        if let Some(reply) = self.reply.take() {
+            reply.give(answer);
+        }
     }
+}
+
+impl Drop for Job {
+    /// The writer drains its queue before it ends, so a job is dropped unanswered only when it was withdrawn or by a panic.
+    fn drop(&mut self) {
+        if let Some(reply) = self.reply.take() {
+            reply.give(Err(writer_failed()));
+        }
+    }
+}
+
+pub fn writer_failed() -> Error {
+    Error::Panic("the database's writer failed while it served this write".into())
 }
 
 #[derive(Default)]
