@@ -183,3 +183,30 @@ def test_keyboard_interrupt_during_an_await(run):
         """
     )
     assert_silent(done, "interrupted\n")
+
+
+def test_the_interpreter_exits_with_a_loop_that_watches_no_descriptors(run):
+    done = run(
+        """
+        import asyncio, threading
+        from fastcrew_async import runtime
+
+        class NoReader(asyncio.SelectorEventLoop):
+            def add_reader(self, *args):
+                raise NotImplementedError
+
+        begun = threading.Event()
+
+        def loop_thread():
+            async def main():
+                tasks = [asyncio.ensure_future(runtime.sleep(0.0005 * n)) for n in range(1000)]
+                await asyncio.sleep(0.05)
+                begun.set()
+                await asyncio.gather(*tasks)
+            NoReader().run_until_complete(main())
+
+        threading.Thread(target=loop_thread, daemon=True).start()
+        begun.wait(10)
+        """
+    )
+    assert_silent(done)

@@ -12,15 +12,20 @@ def futures() -> int:
     return sum(isinstance(thing, asyncio.Future) for thing in gc.get_objects())
 
 
-async def test_ten_thousand_operations_leave_no_objects(core, until):
+async def test_ten_thousand_operations_leave_no_objects(core):
     await core.echo(0)
     before = futures()
     watched: list[weakref.ref] = []
-    for _ in range(10):
+
+    async def batch() -> None:
         operations = [core.echo(i) if i % 2 else core.sleep(0) for i in range(1000)]
         watched.extend(weakref.ref(operation) for operation in operations)
         await asyncio.wait_for(asyncio.gather(*operations), 20)
-        del operations
+
+    for _ in range(10):
+        await asyncio.create_task(batch())
+    await asyncio.sleep(0)
+    assert len(watched) == 10_000
     gc.collect()
     assert not any(ref() for ref in watched)
     assert core.in_flight == 0
