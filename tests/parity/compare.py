@@ -13,6 +13,8 @@ def differences(expected: Recording, found: Recording) -> str:
     """The first difference of each part, or an empty text when a user cannot tell the two runs apart."""
     lines = []
     for part in EXACT:
+        if part == "rows" and not expected.rows:
+            continue  # CrewAI wipes the rows of earlier runs when a run starts; ours are kept for `replay`
         where = _first(getattr(expected, part), getattr(found, part), part)
         if where:
             lines.append(where)

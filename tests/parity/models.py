@@ -13,6 +13,7 @@ from typing import Any
 from crewai.events.types.llm_events import LLMCallType
 from crewai.llms.base_llm import BaseLLM, llm_call_context
 from pydantic import PrivateAttr
+from typing_extensions import Self
 
 from .recorder import Recorder
 
@@ -36,8 +37,11 @@ def call(tool: str, call_id: str = "call_1", **arguments: Any) -> dict[str, Any]
     return {"id": call_id, "type": "function", "function": {"name": tool, "arguments": json.dumps(arguments)}}
 
 
-class ScriptedModel(BaseLLM):
-    """Answers `script` in order, or `script(messages)`; a step that is an exception is raised."""
+class CallOnlyModel(BaseLLM):
+    """A model of a user who wrote only `call`. It answers `script` in order, or `script(messages)`.
+
+    A step of the script that is an exception is raised.
+    """
 
     native: bool = False
     window: int = 100_000
@@ -50,7 +54,7 @@ class ScriptedModel(BaseLLM):
     _position: list[int] = PrivateAttr()
 
     @classmethod
-    def of(cls, recorder: Recorder, script: Any, name: str = "scripted", **fields: Any) -> ScriptedModel:
+    def of(cls, recorder: Recorder, script: Any, name: str = "scripted", **fields: Any) -> Self:
         """A model for `recorder` that follows `script`."""
         model = cls(model=name, **fields)
         model._recorder, model._script, model._position = recorder, script, [0]
@@ -66,19 +70,6 @@ class ScriptedModel(BaseLLM):
         from_agent: Any = None,
         response_model: Any = None,
     ) -> Any:
-        return self._answer(messages, tools, callbacks, available_functions, from_task, from_agent, response_model)
-
-    async def acall(
-        self,
-        messages: Any,
-        tools: Any = None,
-        callbacks: Any = None,
-        available_functions: Any = None,
-        from_task: Any = None,
-        from_agent: Any = None,
-        response_model: Any = None,
-    ) -> Any:
-        await asyncio.sleep(0)
         return self._answer(messages, tools, callbacks, available_functions, from_task, from_agent, response_model)
 
     def _answer(
@@ -152,10 +143,21 @@ class ScriptedModel(BaseLLM):
         return sum(len(str(message.get("content", ""))) for message in messages) // 4
 
 
-class CallOnlyModel(ScriptedModel):
-    """A model of a user who wrote only `call`."""
+class ScriptedModel(CallOnlyModel):
+    """The same with an `acall`, as CrewAI's own providers have."""
 
-    acall = BaseLLM.acall
+    async def acall(
+        self,
+        messages: Any,
+        tools: Any = None,
+        callbacks: Any = None,
+        available_functions: Any = None,
+        from_task: Any = None,
+        from_agent: Any = None,
+        response_model: Any = None,
+    ) -> Any:
+        await asyncio.sleep(0)
+        return self._answer(messages, tools, callbacks, available_functions, from_task, from_agent, response_model)
 
 
 class AwaitingModel(ScriptedModel):

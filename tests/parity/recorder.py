@@ -73,13 +73,12 @@ def event_classes() -> set[type[BaseEvent]]:
 class Recorder:
     """The observations of one run of one case. Models, tools and callbacks of the case call `note`."""
 
-    def __init__(self, *, concurrent: bool = False) -> None:
-        self.concurrent = concurrent
+    def __init__(self) -> None:
         self.entries: list[Entry] = []
         self.handled: dict[str, str] = {}
         self.names = Names()
         self._lock = threading.Lock()
-        self._lists: list[Any] = []
+        self._lists: dict[str | None, list[Any]] = {}
 
     def __copy__(self) -> Recorder:
         return self  # a copied crew reports to the same recorder
@@ -94,16 +93,16 @@ class Recorder:
         with self._lock:
             self.entries.append(entry)
 
-    def same_list(self, value: Any) -> int | None:
-        """A number that says which list object this is, where runs beside each other do not race for numbers."""
-        if self.concurrent:
-            return None
+    def same_list(self, value: Any) -> int:
+        """Says which list object of its agent's execution this is: the model gets the one that hooks edit."""
+        execution = next((found for found, kind in reversed(_event_id_stack.get()) if kind == "flow_started"), None)
         with self._lock:
-            for index, known in enumerate(self._lists):
-                if known is value:
+            known = self._lists.setdefault(execution, [])  # held, so that an id is never used twice
+            for index, found in enumerate(known):
+                if found is value:
                     return index
-            self._lists.append(value)
-            return len(self._lists) - 1
+            known.append(value)
+            return len(known) - 1
 
     def path(self, name: str) -> str:
         """A file in the run's own folder."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import functools
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
@@ -37,22 +38,21 @@ class Recording:
     left_behind: set[str] = field(default_factory=set)
 
 
-@contextlib.contextmanager
-def storage() -> Iterator[str]:
-    """A folder of its own for everything CrewAI stores."""
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        with mock.patch.dict(os.environ, {"CREWAI_STORAGE_DIR": folder}):
-            yield folder
+@functools.cache
+def storage() -> str:
+    """The folder for everything that CrewAI stores; it goes with the process."""
+    folder = tempfile.TemporaryDirectory(prefix="parity-", ignore_cleanup_errors=True)
+    atexit.register(folder.cleanup)
+    return os.path.realpath(folder.name)
 
 
 def record(case: Case, way: Way) -> Recording:
     """Run `case` in `way`."""
-    recorder = Recorder(concurrent=bool(case.concurrent) or case.kind == "each")
+    recorder = Recorder()
     recording = Recording()
     with contextlib.ExitStack() as stack:
-        folder = stack.enter_context(storage())
-        recorder.names.give_path(os.path.realpath(folder), "<storage>")
-        recorder.names.give_path(folder, "<storage>")
+        stack.enter_context(mock.patch.dict(os.environ, {"CREWAI_STORAGE_DIR": storage()}))
+        recorder.names.give_path(storage(), "<storage>")
         stack.enter_context(installation(way))
         if case.around:
             stack.enter_context(case.around(recorder))
@@ -169,9 +169,11 @@ def _agent_state(agent: Any) -> dict[str, Any]:
 
 
 def _rows(subject: Any) -> list[Any]:
+    """What is stored of the crew's own tasks; CrewAI stores those of a crew inside a tool over them."""
     if not isinstance(subject, Crew):
         return []
-    rows = subject._task_output_handler.load() or []
+    own = {str(task.id) for task in subject.tasks}
+    rows = [row for row in subject._task_output_handler.load() or [] if row["task_id"] in own]
     return [{key: plain(value) for key, value in row.items() if key != "timestamp"} for row in rows]
 
 
@@ -189,7 +191,7 @@ def _name_entities(subject: Any, recorder: Recorder) -> None:
 
 def _normalise(case: Case, subject: Any, recorder: Recorder, recording: Recording) -> None:
     names = recorder.names
-    names.number_unknown = not recorder.concurrent
+    names.number_unknown = not case.concurrent
     _name_entities(subject, recorder)
     recording.undelivered = recorder.undelivered()
     if case.concurrent:

@@ -25,12 +25,6 @@ def _async_crew(crew: Any, inputs: Any) -> Any:
     return AsyncCrew(crew).kickoff(inputs=inputs)
 
 
-def _async_crew_each(crew: Any, inputs: Any) -> Any:
-    from fastcrew_async import AsyncCrew
-
-    return AsyncCrew(crew).kickoff_for_each(inputs=inputs)
-
-
 def _method(name: str, *, each: bool = False, agent: bool = False) -> Callable[[Any, Any], Any]:
     def start(subject: Any, argument: Any) -> Any:
         if agent:
@@ -81,7 +75,6 @@ OURS = {
         ),
     ],
     "each": [
-        Way("AsyncCrew.kickoff_for_each", _async_crew_each, awaited=True, reference="akickoff_for_each"),
         Way(
             "installed akickoff_for_each",
             _method("akickoff_for_each"),

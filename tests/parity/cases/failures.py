@@ -14,7 +14,7 @@ from crewai.hooks import (
     register_before_tool_call_hook,
 )
 from crewai.hooks.dispatch import InterceptionPoint, clear_all, register
-from crewai.tools.tool_failure import ToolFailure
+from crewai.tools.tool_failure import ToolFailure, ToolFailurePolicy
 
 from ..case import Case
 from ..models import action, call, final
@@ -61,6 +61,10 @@ def abort(ctx: Any) -> None:
 
 def broken(ctx: Any) -> None:
     raise ZeroDivisionError("a bug in a hook")
+
+
+def refuse(x: int) -> ToolFailure:
+    return ToolFailure(message="no ping today", code="down")
 
 
 def append_message(ctx: Any) -> None:
@@ -163,6 +167,32 @@ HOOK_CASES = [
     ),
 ]
 
+# What stops a run on purpose: these are compared in test_defects.py, since CrewAI leaves scopes open behind them.
+STOPPED = [
+    *(
+        Case(f"{form}, aborted at {point.value}", build, around=at(point, abort))
+        for point in InterceptionPoint
+        for form, build in [
+            ("react", lambda r: solo(r, ONE, tools=[ping(r)])),
+            ("native", lambda r: native(r, [[call("ping", x=1)], "done"], tools=[ping(r)])),
+        ]
+    ),
+    Case(
+        "react, failure raises",
+        lambda r: solo(r, ONE, tools=[ping(r, refuse)], tool_failure_policy=ToolFailurePolicy.RAISE),
+    ),
+    Case(
+        "native, failure raises",
+        lambda r: native(
+            r, [[call("ping", x=1)], "done"], tools=[ping(r, refuse)], tool_failure_policy=ToolFailurePolicy.RAISE
+        ),
+    ),
+    Case(
+        "native, same call and result five times",
+        lambda r: native(r, [*([[call("ping", x=1)]] * 6), "done"], tools=[ping(r)], max_retry_limit=0),
+    ),
+]
+
 CASES = [
     Case("provider fails once", lambda r: solo(r, [DOWN, final("done")])),
     Case("provider fails once, hooks", lambda r: solo(r, [DOWN, final("done")]), hooks=True),
@@ -188,11 +218,6 @@ CASES = [
     Case("second task fails", lambda r: two_tasks(r, [final("one"), DOWN])),
     Case(
         "tool says it failed, react", lambda r: solo(r, ONE, tools=[ping(r, lambda x: ToolFailure(message="no ping"))])
-    ),
-    Case("context overflows, summarised", lambda r: solo(r, [TOO_LONG, "the summary", final("done")])),
-    Case(
-        "context overflows after a tool, summarised",
-        lambda r: solo(r, [ONE[0], TOO_LONG, "<summary>the summary</summary>", final("done")], tools=[ping(r)]),
     ),
     Case(
         "context overflows, native",

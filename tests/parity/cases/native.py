@@ -87,10 +87,6 @@ CASES = [
         lambda r: native(r, [*TWO[:2], TWO[0], "done"], tools=[ping(r)], crew_options={"cache": True}),
     ),
     Case(
-        "native, same call and result five times",
-        lambda r: native(r, [*([ONE[0]] * 6), "done"], tools=[ping(r)], max_retry_limit=0),
-    ),
-    Case(
         "native, downgraded to text",
         lambda r: native(
             r,

@@ -126,7 +126,12 @@ CASES = [
         rounds=({"topic": "tea"}, None),
     ),
     Case("inputs None", lambda r: solo(r, [final("one")]), rounds=(None,)),
-    Case("inputs of a wrong type", lambda r: solo(r, [final("one")]), rounds=(["tea"],)),
+    Case(
+        "inputs of a wrong type",
+        lambda r: solo(r, [final("one")]),
+        rounds=(["tea"],),
+        not_for=(("AsyncCrew.kickoff", "it refuses them before anything starts"),),
+    ),
     Case("inputs lack a name of the task", lambda r: solo(r, [final("one")]), rounds=({"other": "tea"},)),
 ]
 

@@ -12,7 +12,6 @@ from crewai.tools import BaseTool, tool
 from ..case import Case
 from ..models import action, call, final
 from ..recorder import Recorder
-from ..seen import user_trail
 from ..tools import Noted, Number, ping
 from .building import agent, solo, task
 from .native import native
@@ -86,33 +85,6 @@ def inner_agent(recorder: Recorder) -> BaseTool:
     return ping(recorder, lambda x: agent(recorder, [final(f"inner {x}")], role="Inner").kickoff("hi").raw)
 
 
-def trailing(recorder: Recorder) -> Crew:
-    """Tool, callbacks and model each extend a context variable: how far does each see the others?"""
-
-    def leave(name: str) -> Any:
-        def extend(value: Any) -> Any:
-            user_trail.set(f"{user_trail.get()} {name}")
-            return value
-
-        return extend
-
-    def answer(x: int) -> str:
-        leave("tool")(x)
-        return f"pong {x}"
-
-    return solo(
-        recorder,
-        TEXT,
-        tools=[ping(recorder, answer)],
-        task_options={"callback": recorder.callback("task callback", leave("task"))},
-        crew_options={
-            "before_kickoff_callbacks": [recorder.callback("before", leave("before"))],
-            "after_kickoff_callbacks": [recorder.callback("after", leave("after"))],
-            "step_callback": recorder.callback("step", leave("step")),
-        },
-    )
-
-
 MAKERS = [function, async_function, two_forms, blocking, own_loop, inner_crew, inner_agent]
 
 CASES = [
@@ -124,5 +96,4 @@ CASES = [
             ("native", lambda r, make=make: native(r, NATIVE, tools=[make(r)])),  # type: ignore[misc]
         ]
     ),
-    Case("context variables set by callbacks and tools", trailing, hooks=True),
 ]
