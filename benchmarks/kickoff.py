@@ -206,7 +206,7 @@ def ratios(rows: list[dict[str, Any]]) -> list[str]:
         row = by[case, engine]
         line = f"{case}: stock / {engine} CPU = {stock['cpu_ms'] / row['cpu_ms']:.1f}"
         if stock["n"] != row["n"]:
-            line += f" per kickoff (stock with n={stock['n']}: 1,000 at once take it minutes)"
+            line += f" per kickoff, stock with n={stock['n']} only"
         lines.append(line)
     return lines
 

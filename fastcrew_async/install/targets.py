@@ -18,6 +18,7 @@ from fastcrew_async.engine.outputs import kept, replayable
 
 _AGENT = "crewai.agent.core"
 _CREW = "crewai.crew.Crew"
+_OF_ENGINE = "_fastcrew_async"
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ def _kickoff(stock: Any) -> Any:
     def kickoff(self: Crew, inputs: Any = None, input_files: Any = None, from_checkpoint: Any = None) -> Any:
         return engine.kickoff_in_place(self, inputs, input_files, from_checkpoint)
 
+    setattr(kickoff, _OF_ENGINE, True)
     return kickoff
 
 
@@ -57,6 +59,8 @@ def _kickoff_async(stock: Any) -> Any:
     async def kickoff_async(
         self: Crew, inputs: Any = None, input_files: Any = None, from_checkpoint: Any = None
     ) -> Any:
+        if getattr(self.kickoff, _OF_ENGINE, False) is not True:  # the user's own, which CrewAI calls in a thread
+            return await stock(self, inputs, input_files, from_checkpoint)
         return await engine.kickoff_like_sync(self, inputs or {}, input_files, from_checkpoint)
 
     return kickoff_async
@@ -97,6 +101,18 @@ def _create_agent_executor(stock: Any) -> Any:
     return create
 
 
+def _exported_executor(module: str) -> Patch:
+    owner: Any = import_module(module)
+    owner.AgentExecutor  # a lazy export becomes an attribute  # noqa: B018
+    return Patch(
+        module,
+        owner,
+        "AgentExecutor",
+        lambda stock: AgentExecutor,
+        "who imports the executor, to wrap or to extend it, gets the one that runs",
+    )
+
+
 def patches() -> list[Patch]:
     """The table, in the order in which it is applied."""
     return [
@@ -107,6 +123,8 @@ def patches() -> list[Patch]:
             lambda stock: AgentExecutor,
             "Agent.kickoff* and string guardrails build it by this name, past executor_class",
         ),
+        _exported_executor("crewai.agents.agent_executor"),
+        _exported_executor("crewai.agents"),
         Patch(
             f"{_AGENT}.Agent",
             Agent,

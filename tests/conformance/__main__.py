@@ -64,7 +64,7 @@ def confirm(suite: Suite, found: list[Difference], rounds: int = 3) -> list[Diff
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.conformance", description=__doc__)
-    parser.add_argument("--workers", type=int, default=6, help="processes; the tests mostly wait (%(default)s)")
+    parser.add_argument("--workers", type=int, default=4, help="processes; the tests mostly wait (%(default)s)")
     parser.add_argument("--reuse", action="store_true", help="take the last stock run instead of a new one")
     parser.add_argument("-k", dest="match", default="", help="only tests that match, as pytest's -k")
     arguments = parser.parse_args()

@@ -24,6 +24,7 @@ os.environ.update(
     OPENAI_API_BASE="https://api.openai.com/v1",
     ANTHROPIC_API_KEY="fake",
     GEMINI_API_KEY="fake",
+    EXA_API_KEY="fake",
     OPENROUTER_API_KEY="fake",
     AZURE_API_KEY="fake",
     AZURE_API_VERSION="2024-02-15-preview",
