@@ -16,28 +16,17 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from crewai import LLM, Agent, Crew, Task
-from crewai.llms.providers.openai.completion import OpenAICompletion
 from crewai.tools import tool
 from fastapi import FastAPI, HTTPException, Request
-from httpx import Limits
-from openai import DefaultAsyncHttpxClient
 from pydantic import BaseModel
 
 from fastcrew_async import AsyncCrew
+from fastcrew_async.llm import few_idle_connections
 
 T = TypeVar("T")
 
 # It warns at every model call that it estimates the number of tokens.
 logging.getLogger("crewai.llms.base_llm").setLevel(logging.ERROR)
-
-
-def for_bursts(llm: Any) -> Any:
-    """CrewAI's OpenAI model with few idle connections: httpx looks at each of them, again and again, for every request,
-    and with its 100 that costs more than the request does once hundreds are under way."""
-    if isinstance(llm, OpenAICompletion):
-        pool = DefaultAsyncHttpxClient(limits=Limits(max_connections=1000, max_keepalive_connections=20))
-        llm._async_client = llm._get_async_client().with_options(http_client=pool)
-    return llm
 
 
 @tool("shelf")
@@ -50,7 +39,7 @@ librarian = Agent(
     role="Librarian",
     goal="Answer in one sentence",
     backstory="Has read everything.",
-    llm=for_bursts(LLM(model=os.environ.get("MODEL", "openai/gpt-4o-mini"))),
+    llm=few_idle_connections(LLM(model=os.environ.get("MODEL", "openai/gpt-4o-mini"))),
     tools=[shelf],
 )
 task = Task(description="Say something true about {topic}.", expected_output="One sentence", agent=librarian)

@@ -39,6 +39,8 @@ def make_crew(model: str, base_url: str | None, api_key: str | None) -> Crew:
     from crewai import LLM, Agent, Crew, Task
     from crewai.tools import tool
 
+    from fastcrew_async.llm import few_idle_connections
+
     @tool("brewing")
     def brewing(tea: str) -> str:
         """How to brew a tea: temperature and time."""
@@ -55,7 +57,7 @@ def make_crew(model: str, base_url: str | None, api_key: str | None) -> Crew:
         """For whom an order is."""
         return f"Order {order} for {GUESTS[order % len(GUESTS)]}:"
 
-    llm = LLM(model=model, base_url=base_url, api_key=api_key)
+    llm = few_idle_connections(LLM(model=model, base_url=base_url, api_key=api_key))
     brewer = Agent(role="Brewer", goal="Brew well", backstory="Knows every leaf.", llm=llm, tools=[brewing])
     cashier = Agent(role="Cashier", goal="Charge right", backstory="Counts twice.", llm=llm, tools=[price])
     waiter = Agent(role="Waiter", goal="Serve right", backstory="Knows every guest.", llm=llm, tools=[guest])
