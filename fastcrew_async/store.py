@@ -195,7 +195,7 @@ class Database:
 
     async def execute(self, sql: str, params: Parameters = ()) -> WriteResult:
         """Runs one statement that writes; returns when its commit is acknowledged."""
-        return WriteResult(*await self._store().execute(sql, params))
+        return tuple.__new__(WriteResult, await self._store().execute(sql, params))
 
     async def execute_many(self, sql: str, rows: Iterable[Parameters]) -> WriteResult:
         """Runs one statement with each of ``rows``, all or none. The result sums up ``rows_changed``."""

@@ -69,8 +69,7 @@ pub fn open_writer(path: &Path, durability: Durability) -> Result<Connection, Re
     connection
         .execute_batch(&format!(
             "PRAGMA synchronous = {}; PRAGMA foreign_keys = ON; PRAGMA temp_store = MEMORY; \
-             PRAGMA journal_size_limit = {LOG_KEPT}; \
-             CREATE TEMP TABLE fastcrew_mark (id INTEGER PRIMARY KEY)",
+             PRAGMA journal_size_limit = {LOG_KEPT}",
             durability.synchronous()
         ))
         .map_err(refuse)?;

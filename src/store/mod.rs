@@ -9,6 +9,7 @@ mod params;
 #[cfg(feature = "extension-module")]
 mod python;
 mod readers;
+mod row_id;
 mod statement;
 mod work;
 mod writer;

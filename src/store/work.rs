@@ -5,6 +5,7 @@ use rusqlite::{Connection, Statement};
 
 use super::failure::failure;
 use super::params::{Cell, Params};
+use super::row_id::RowIds;
 use super::statement;
 use crate::bridge::value::Value;
 use crate::error::Error;
@@ -50,17 +51,21 @@ impl Work {
         }
     }
 
-    /// Runs inside the group's transaction; a failure leaves nothing of this work behind.
-    pub fn run(&self, connection: &Connection) -> Result<Value, Error> {
+    /// Whether SQLite undoes a failure of this work by itself, as it does for a statement that fails as a whole.
+    pub fn is_one_statement(&self) -> bool {
+        !matches!(self, Self::Many(..) | Self::Batch(_))
+    }
+
+    /// Runs inside an open transaction.
+    pub fn run(&self, connection: &Connection, ids: &RowIds) -> Result<Value, Error> {
         match self {
             Self::Open => Ok(Value::None),
-            Self::One(sql, params) => {
-                run_rows(connection, sql, std::slice::from_ref(params)).map(Outcome::into_value)
-            }
-            Self::Many(sql, rows) => run_rows(connection, sql, rows).map(Outcome::into_value),
+            Self::One(sql, params) => run_rows(connection, ids, sql, std::slice::from_ref(params))
+                .map(Outcome::into_value),
+            Self::Many(sql, rows) => run_rows(connection, ids, sql, rows).map(Outcome::into_value),
             Self::Batch(statements) => {
                 let each = statements.iter().enumerate().map(|(index, (sql, params))| {
-                    run_rows(connection, sql, std::slice::from_ref(params))
+                    run_rows(connection, ids, sql, std::slice::from_ref(params))
                         .map(Outcome::into_value)
                         .map_err(|error| at(error, "statement", index))
                 });
@@ -72,7 +77,12 @@ impl Work {
     }
 }
 
-fn run_rows(connection: &Connection, sql: &str, rows: &[Params]) -> Result<Outcome, Error> {
+fn run_rows(
+    connection: &Connection,
+    ids: &RowIds,
+    sql: &str,
+    rows: &[Params],
+) -> Result<Outcome, Error> {
     let fail =
         |error: rusqlite::Error| failure(connection.path().unwrap_or_default().as_ref(), &error);
     let mut statement = connection.prepare_cached(sql).map_err(fail)?;
@@ -86,13 +96,7 @@ fn run_rows(connection: &Connection, sql: &str, rows: &[Params]) -> Result<Outco
                 at(error, "row", index)
             }
         };
-        if counts {
-            // SQLite keeps the last row id of the connection, that is of another caller: row 0 here means "none yet".
-            connection
-                .prepare_cached("INSERT OR REPLACE INTO temp.fastcrew_mark VALUES (0)")
-                .and_then(|mut mark| mark.raw_execute())
-                .map_err(fail)?;
-        }
+        ids.begin(connection);
         let before = connection.total_changes();
         params.bind(&mut statement).map_err(number)?;
         outcome
@@ -100,9 +104,7 @@ fn run_rows(connection: &Connection, sql: &str, rows: &[Params]) -> Result<Outco
             .append(&mut collect(&mut statement, usize::MAX).map_err(|error| number(fail(error)))?);
         if counts && connection.total_changes() != before {
             outcome.changed += i64::try_from(connection.changes()).unwrap_or(i64::MAX);
-            outcome.row_id = Some(connection.last_insert_rowid())
-                .filter(|id| *id != 0)
-                .or(outcome.row_id);
+            outcome.row_id = ids.inserted(connection).or(outcome.row_id);
         }
     }
     Ok(outcome)

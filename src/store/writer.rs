@@ -1,7 +1,8 @@
 //! The one thread that writes: it commits what has queued up in one transaction, and acknowledges after the COMMIT.
 //!
-//! Each caller's work runs in a savepoint of its own, so a failure undoes and fails that work only. A failed COMMIT fails
-//! its whole group. Between processes the writers take turns by `BEGIN IMMEDIATE`, tried again until the busy timeout.
+//! What fails is undone by SQLite, by a savepoint, or by doing the rest of the group again without it, so a failure is its
+//! caller's only. A failed COMMIT fails its whole group. Between processes the writers take turns by `BEGIN IMMEDIATE`,
+//! tried again until the busy timeout.
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::connection::{open_writer, Refusal};
 use super::failure::{failure, is_busy};
+use super::row_id::RowIds;
 use super::work::Work;
 use super::{Options, Stats};
 use crate::bridge::queue::Completer;
@@ -136,6 +138,7 @@ pub struct Writer {
     log_limit: u64,
     inbox: mpsc::Receiver<Job>,
     connection: Option<Connection>,
+    ids: RowIds,
     /// When the file was last ours; a caller's patience counts from here or from its call, whichever is later.
     ours_at: Instant,
     tally: Arc<Tally>,
@@ -151,6 +154,7 @@ impl Writer {
             log_limit: LOG_LIMIT,
             inbox,
             connection: None,
+            ids: RowIds::default(),
             ours_at: Instant::now(),
             tally,
         }
@@ -182,10 +186,9 @@ impl Writer {
         let mut next = Some(first);
         while let Some(job) = next.take() {
             if !job.withdrawn() {
-                let answer = self.run_in_savepoint(&job.work);
+                let (answer, spoiled) = self.run_in_group(&job.work);
                 group.push((job, answer));
-                if self.connection().is_autocommit() {
-                    // SQLite itself rolled the transaction back (OR ROLLBACK, a full disk): the last work did it.
+                if spoiled {
                     return self.serve_one_by_one(group);
                 }
             }
@@ -213,12 +216,13 @@ impl Writer {
         self.keep_log_small();
     }
 
-    /// The group's transaction is gone. Works that had failed keep their error; the others run again, each in its own.
+    /// Gives the group's transaction up. Works that had failed keep their error; the others run again, each in its own.
     fn serve_one_by_one(&mut self, group: Vec<(Job, Answer)>) {
+        self.roll_back();
         for (job, answer) in group {
             let answer = answer.and_then(|_| {
                 self.begin(job.since)?;
-                let answer = self.run_in_savepoint(&job.work)?;
+                let answer = job.work.run(self.connection(), &self.ids)?;
                 self.commit(1).map(|()| answer)
             });
             self.roll_back();
@@ -270,10 +274,28 @@ impl Writer {
     fn open(&mut self) -> Result<&Connection, Refusal> {
         if self.connection.is_none() {
             let connection = open_writer(&self.options.path, self.options.durability)?;
+            self.ids = RowIds::of(&connection)
+                .map_err(|error| Refusal::Final(failure(&self.options.path, &error)))?;
             self.connection = Some(connection);
             self.tally.opened.store(true, Relaxed);
         }
         Ok(self.connection())
+    }
+
+    /// Runs a work in the group's transaction; says whether its failure was more than its own.
+    fn run_in_group(&self, work: &Work) -> (Answer, bool) {
+        let connection = self.connection();
+        let before = connection.total_changes();
+        let answer = if work.is_one_statement() {
+            work.run(connection, &self.ids)
+        } else {
+            self.run_in_savepoint(work)
+        };
+        // SQLite rolled the transaction back (OR ROLLBACK, a full disk), or kept a part of the statement (OR FAIL).
+        let spoiled = answer.is_err()
+            && (connection.is_autocommit()
+                || work.is_one_statement() && connection.total_changes() != before);
+        (answer, spoiled)
     }
 
     fn run_in_savepoint(&self, work: &Work) -> Answer {
@@ -285,7 +307,7 @@ impl Writer {
             done.map_err(|error| failure(path_of(connection), &error))
         };
         control("SAVEPOINT caller")?;
-        let answer = work.run(connection);
+        let answer = work.run(connection, &self.ids);
         if answer.is_err() && !connection.is_autocommit() {
             control("ROLLBACK TO caller")?;
         }

@@ -73,7 +73,12 @@ async def test_a_result_counts_this_write_only(db):
     assert await db.execute("CREATE TABLE w (k TEXT PRIMARY KEY) WITHOUT ROWID") == (0, None, [])
     assert await db.execute("INSERT INTO w VALUES ('k')") == (1, None, [])
     assert await db.execute("WITH n(i) AS (SELECT 9) INSERT INTO t (b) SELECT i FROM n") == (1, 61, [])
-    assert await db.execute("DELETE FROM t") == (4, None, [])
+    # The same id in another table, and ids that a trigger inserts.
+    assert await db.execute("CREATE TABLE u (a INTEGER PRIMARY KEY, b)") == (0, None, [])
+    assert await db.execute("INSERT INTO u VALUES (61, 0)") == (1, 61, [])
+    await db.execute("CREATE TRIGGER note AFTER INSERT ON u BEGIN INSERT INTO t (b) VALUES (new.b); END")
+    assert await db.execute("INSERT INTO u VALUES (7, 0)") == (1, 7, [])
+    assert await db.execute("DELETE FROM t") == (5, None, [])
 
 
 async def test_returning_gives_its_rows(db):
