@@ -26,7 +26,7 @@ class Runtime:
         ValueError: ``threads`` is less than 1.
     """
 
-    def __init__(self, threads: int = 2) -> None:
+    def __init__(self, threads: int = 1) -> None:
         if threads < 1:
             raise ValueError(f"threads must be at least 1, not {threads}")
         self._pid = os.getpid()

@@ -58,8 +58,9 @@ mod python {
 
     #[pymethods]
     impl Runtime {
+        /// `threads`: tokio's worker threads. One is quickest while they only wait: a second costs more in waking than it saves.
         #[new]
-        #[pyo3(signature = (threads=2))]
+        #[pyo3(signature = (threads=1))]
         fn new(threads: usize) -> PyResult<Self> {
             if threads == 0 {
                 return Err(Error::Invalid("threads must be at least 1, not 0".to_owned()).into());

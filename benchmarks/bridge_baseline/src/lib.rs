@@ -9,7 +9,7 @@ mod bridge_baseline {
     fn start(_module: &Bound<'_, PyModule>) -> PyResult<()> {
         // As many worker threads as the core's runtime has.
         let mut builder = tokio::runtime::Builder::new_multi_thread();
-        builder.worker_threads(2).enable_all();
+        builder.worker_threads(1).enable_all();
         init(builder);
         Ok(())
     }
