@@ -4,6 +4,7 @@
 //! asyncio future of the running loop; the second collects the answer. `throw`, `close` and deallocation abort the
 //! work before control returns. An answer that is known already never enters tokio.
 
+use super::caught::caught;
 use super::event_loop::{Answer, LoopBridge};
 use super::queue::Completer;
 use super::value::Value;
@@ -15,11 +16,8 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
-use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::Poll;
 use tokio::task::AbortHandle;
 
 /// How to tell the work of an operation that nobody waits for it any more.
@@ -185,21 +183,6 @@ fn returned(py: Python<'_>, answer: Answer) -> PyResult<Option<Py<PyAny>>> {
     }
     // In a tuple of its own: a bare tuple would be taken for the arguments.
     Err(PyStopIteration::new_err((value,)))
-}
-
-/// The outcome of `future`, where a panic is an error like any other.
-async fn caught<F>(future: F) -> Result<Value, Error>
-where
-    F: Future<Output = Result<Value, Error>>,
-{
-    let mut future = pin!(future);
-    std::future::poll_fn(move |context| {
-        match std::panic::catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
-            Ok(poll) => poll,
-            Err(payload) => Poll::Ready(Err(Error::from_panic(&*payload))),
-        }
-    })
-    .await
 }
 
 #[pymethods]

@@ -7,6 +7,7 @@
 
 #[cfg(feature = "extension-module")]
 pub mod awaitable;
+pub mod caught;
 #[cfg(feature = "extension-module")]
 pub mod event_loop;
 #[cfg(feature = "extension-module")]
