@@ -210,7 +210,7 @@ class Database:
         return cast("Row | None", await self._store().fetch(sql, params, True))
 
     async def fetch_all(self, sql: str, params: Parameters = ()) -> list[Row]:
-        """All rows of a query."""
+        """All rows of a query. They become Python objects on the loop: take thousands at a time, not millions."""
         return cast("list[Row]", await self._store().fetch(sql, params, False))
 
     async def close(self) -> None:

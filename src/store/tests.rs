@@ -254,6 +254,32 @@ fn a_file_held_past_the_timeout_is_busy_and_nothing_is_written() {
 }
 
 #[test]
+fn the_log_is_emptied_once_no_reader_needs_it() {
+    let bench = Bench::new();
+    let log = bench.folder.path().join("a.db-wal");
+    let size = || std::fs::metadata(&log).unwrap().len();
+    let big = || one("INSERT INTO t (b) VALUES (zeroblob(300000))");
+    let reader = Connection::open(bench.path()).unwrap();
+    reader.execute_batch("BEGIN").unwrap();
+    let seen = |row: &rusqlite::Row<'_>| row.get::<_, i64>(0);
+    reader
+        .query_row("SELECT count(*) FROM t", [], seen)
+        .unwrap();
+    // While it reads, the log grows and the writes go on.
+    for _ in 0..3 {
+        bench.write(big()).unwrap();
+    }
+    assert!(size() > 900_000);
+    assert_eq!(reader.query_row("SELECT count(*) FROM t", [], seen), Ok(0));
+    drop(reader);
+    bench.write(big()).unwrap();
+    // The next write goes to an empty log.
+    bench.write(insert(99)).unwrap();
+    assert!(size() < 100_000, "{}", size());
+    assert_eq!(bench.count(), counted(5));
+}
+
+#[test]
 fn a_dropped_read_interrupts_its_query() {
     let bench = Bench::new();
     let endless =

@@ -32,7 +32,7 @@ type Answer = Result<Value, Error>;
 const GROUP_SIZE: usize = 1024;
 const GROUP_TIME: Duration = Duration::from_millis(50);
 /// Past this size (bytes) the log is emptied even if readers always overlap, and how long that waits for them.
-const LOG_LIMIT: u64 = 64 * 1024 * 1024;
+const LOG_LIMIT: u64 = if cfg!(test) { 256 } else { 64 * 1024 } * 1024;
 const LOG_PATIENCE: Duration = Duration::from_millis(250);
 
 /// Who waits for the answer of a write, and how it is told.
