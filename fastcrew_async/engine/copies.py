@@ -89,7 +89,7 @@ class _Copy:
             crew._task_output_handler = original._task_output_handler
         else:
             crew._task_output_handler = TaskOutputs()
-        _set(crew, function_calling_llm=self._llm(original.function_calling_llm))
+        _set(crew, function_calling_llm=self._llm(original.__dict__.get("function_calling_llm")))
         _set(crew, manager_llm=self._llm(original.manager_llm))
         _set(crew, agents=[self._agent(agent) for agent in original.agents])
         _set(crew, manager_agent=self._agent(original.manager_agent))
@@ -132,8 +132,8 @@ class _Copy:
             tools_results=[],
             security_config=copy.copy(original.security_config),
         )
-        if hasattr(original, "function_calling_llm"):
-            _set(agent, function_calling_llm=self._llm(original.function_calling_llm))
+        if "function_calling_llm" in original.__dict__:
+            _set(agent, function_calling_llm=self._llm(original.__dict__["function_calling_llm"]))
         handler = ToolsHandler()
         if original.tools_handler is not None:
             shared = original.tools_handler.cache

@@ -332,7 +332,7 @@ def new_executor(agent: Any) -> AgentExecutor:
         "max_iter": agent.max_iter,
         "tools_handler": agent.tools_handler,
         "step_callback": agent.step_callback,
-        "function_calling_llm": agent.function_calling_llm,
+        "function_calling_llm": agent.__dict__.get("function_calling_llm"),  # deprecated; read past its warning
         "respect_context_window": agent.respect_context_window,
         "callbacks": [TokenCalcHandler(agent._token_process)],
     }

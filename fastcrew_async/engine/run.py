@@ -39,6 +39,7 @@ from opentelemetry import baggage
 from opentelemetry.context import attach, detach
 
 from fastcrew_async.engine import events, files
+from fastcrew_async.engine.beside import Beside
 from fastcrew_async.engine.drivers import Join, Spawn, Stop
 from fastcrew_async.engine.effects import Blocking, CallUser, Either, Handled
 from fastcrew_async.engine.equip import ready_executor
@@ -69,7 +70,7 @@ async def run_crew(crew: Crew, inputs: Mapping[str, Any] | None, input_files: An
     completed = False
     try:
         execution_token = begin_execution(tracing=own.tracing)
-        await _prepare(own, inputs, input_files)
+        resuming = await _prepare(own, inputs, input_files)
         if own.process == Process.sequential:
             result = await Theirs(own, _SEQUENTIAL)
         elif own.process == Process.hierarchical:
@@ -81,7 +82,7 @@ async def run_crew(crew: Crew, inputs: Mapping[str, Any] | None, input_files: An
         if result is OURS:
             result = await Theirs(own, _EXECUTE_TASKS, own.tasks)
         if result is OURS:
-            result = await _run_tasks(own, own.tasks)
+            result = await _run_tasks(own, own.tasks, own._get_execution_start_index(own.tasks) if resuming else None)
         completed = True
         for callback in own.after_kickoff_callbacks:
             result = await CallUser(callback, result)
@@ -115,9 +116,12 @@ async def run_crew(crew: Crew, inputs: Mapping[str, Any] | None, input_files: An
         crewai_event_bus._exit_runtime_scope(runtime_scope)
 
 
-async def _prepare(crew: Any, inputs: Mapping[str, Any] | None, input_files: Any) -> None:
-    """Everything before the first task: hooks, callbacks, the started event, inputs into texts, the agents."""
-    resuming = crew.checkpoint_kickoff_event_id is not None
+async def _prepare(crew: Any, inputs: Mapping[str, Any] | None, input_files: Any) -> bool:
+    """Everything before the first task: hooks, callbacks, the started event, inputs into texts, the agents.
+
+    Says whether this run goes on where a checkpoint ended.
+    """
+    resuming = _restored(crew)
     if not resuming:
         events.reset_order()
     given: dict[str, Any] | None = None
@@ -163,6 +167,30 @@ async def _prepare(crew: Any, inputs: Mapping[str, Any] | None, input_files: Any
     await _set_up_agents(crew)
     if crew.planning:
         await Blocking(crew._handle_crew_planning)
+    return resuming
+
+
+class _Kickoffs:
+    """Whether a crew object has been run by this engine."""
+
+    ran = False
+
+
+_kickoffs: Beside[_Kickoffs] = Beside(_Kickoffs)
+
+
+def _restored(crew: Any) -> bool:
+    """Whether `crew` was restored from a checkpoint and not run since.
+
+    CrewAI goes by a field of the crew. Writing a checkpoint sets it on the running crew too, which CrewAI then takes
+    for a restored one: its second kickoff runs no task.
+    """
+    kickoffs = _kickoffs.of(crew)
+    restored = crew.checkpoint_kickoff_event_id is not None and not kickoffs.ran
+    if not restored:
+        crew.checkpoint_kickoff_event_id = None
+    kickoffs.ran = True
+    return restored
 
 
 async def _set_up_agents(crew: Any) -> None:
@@ -177,8 +205,9 @@ async def _set_up_agents(crew: Any) -> None:
             agent.embedder = crew.embedder
         if skills or agent.skills:
             await Blocking(agent.set_skills, resolved_crew_skills=skills)
-        if not agent.function_calling_llm:
-            agent.function_calling_llm = crew.function_calling_llm
+        # A deprecated field of both: read past its warning, and set only where there is something to set.
+        if not agent.__dict__.get("function_calling_llm") and crew.__dict__.get("function_calling_llm"):
+            agent.function_calling_llm = crew.__dict__["function_calling_llm"]
         if not agent.step_callback:
             agent.step_callback = crew.step_callback
         executor = getattr(agent, "agent_executor", None)
@@ -191,14 +220,12 @@ async def _set_up_agents(crew: Any) -> None:
             agent.create_agent_executor()
 
 
-async def _run_tasks(crew: Any, tasks: list[Task], start_index: int | None = 0, replayed: bool = False) -> CrewOutput:
+async def _run_tasks(crew: Any, tasks: list[Task], start: int | None, replayed: bool = False) -> CrewOutput:
     """The tasks in their listed order; those with ``async_execution`` run beside the following ones.
 
     Source: ``Crew._execute_tasks``. When a task fails, the pending ones are cancelled before the error goes on; CrewAI
     leaves them running.
     """
-    resumed = crew._get_execution_start_index(tasks)
-    start = resumed if resumed is not None else start_index
     outputs: list[TaskOutput] = []
     pending: list[tuple[Task, Any, int]] = []
     last_sync: TaskOutput | None = None
