@@ -24,7 +24,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.filterwarnings("ignore::UserWarning:crewai"))
             item.add_marker(pytest.mark.filterwarnings("ignore::UserWarning:pydantic"))
-            item.add_marker(pytest.mark.filterwarnings("ignore::DeprecationWarning:crewai"))
+            item.add_marker(pytest.mark.filterwarnings("ignore::DeprecationWarning"))  # of CrewAI's own fields
 
 
 @pytest.fixture(scope="module", autouse=True)
