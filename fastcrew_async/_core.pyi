@@ -45,7 +45,7 @@ class Job:
     def set_result(self, value: object) -> None: ...
     def set_exception(self, exception: BaseException) -> None: ...
 
-_Cell: TypeAlias = None | bool | int | float | str | bytes
+_Cell: TypeAlias = bool | int | float | str | bytes | None
 _Params: TypeAlias = tuple[_Cell, ...] | list[_Cell] | Mapping[str, _Cell]
 _Row: TypeAlias = tuple[_Cell, ...]
 _Outcome: TypeAlias = tuple[int, int | None, list[_Row]]
