@@ -7,6 +7,7 @@ file of our own, and the oldest runs are removed once there are more than the se
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import threading
@@ -90,6 +91,28 @@ def _read(query: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]
     return file.fetch_all_sync(query, parameters)
 
 
+def latest_rows() -> list[dict[str, Any]]:
+    """The rows of the latest run of all, in the form of CrewAI's storage."""
+    found = _read(_LATEST)
+    return _rows(str(found[0][0])) if found else []
+
+
+def _rows(run_id: str) -> list[dict[str, Any]]:
+    return [
+        {
+            "task_id": row[2],
+            "task_key": row[3],
+            "expected_output": row[4],
+            "output": json.loads(str(row[5])),
+            "task_index": row[1],
+            "inputs": json.loads(str(row[6])),
+            "was_replayed": row[7],
+            "timestamp": row[8],
+        }
+        for row in _read(_READ, (run_id,))
+    ]
+
+
 class TaskOutputs:
     """The task outputs of one crew, with the interface of CrewAI's ``TaskOutputStorageHandler``."""
 
@@ -126,25 +149,7 @@ class TaskOutputs:
 
     def load(self) -> list[dict[str, Any]]:
         """The rows of the chosen run, else of the latest one, in the order of the tasks."""
-        run_id = self._chosen
-        if run_id is None:
-            found = _read(_LATEST)
-            if not found:
-                return []
-            run_id = str(found[0][0])
-        return [
-            {
-                "task_id": row[2],
-                "task_key": row[3],
-                "expected_output": row[4],
-                "output": json.loads(str(row[5])),
-                "task_index": row[1],
-                "inputs": json.loads(str(row[6])),
-                "was_replayed": row[7],
-                "timestamp": row[8],
-            }
-            for row in _read(_READ, (run_id,))
-        ]
+        return latest_rows() if self._chosen is None else _rows(self._chosen)
 
     def update(self, task_index: int, log: dict[str, Any]) -> None:
         """Keep one row; a replayed task replaces the row of the run it was replayed from."""
@@ -181,7 +186,7 @@ def outputs_of(crew: Any) -> TaskOutputs | None:
     if isinstance(handler, TaskOutputs):
         return handler
     if type(handler) is not TaskOutputStorageHandler or any(
-        getattr(TaskOutputStorageHandler, name) is not stock for name, stock in _STOCK.items()
+        inspect.unwrap(getattr(TaskOutputStorageHandler, name)) is not stock for name, stock in _STOCK.items()
     ):
         return None
     ours = TaskOutputs()

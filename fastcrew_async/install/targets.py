@@ -10,14 +10,16 @@ from typing import Any
 
 from crewai.agent.core import Agent
 from crewai.crew import Crew
+from crewai.utilities.task_output_storage_handler import TaskOutputStorageHandler
 
 from fastcrew_async.engine import kickoff as engine
 from fastcrew_async.engine.equip import create_agent_executor
 from fastcrew_async.engine.executor import AgentExecutor
-from fastcrew_async.engine.outputs import kept, replayable
+from fastcrew_async.engine.outputs import kept, latest_rows, replayable
 
 _AGENT = "crewai.agent.core"
 _CREW = "crewai.crew.Crew"
+_OUTPUTS = "crewai.utilities.task_output_storage_handler.TaskOutputStorageHandler"
 _OF_ENGINE = "_fastcrew_async"
 
 
@@ -93,6 +95,14 @@ def _replay(stock: Any) -> Any:
     return replay
 
 
+def _load(stock: Any) -> Any:
+    @wraps(stock)
+    def load(self: TaskOutputStorageHandler) -> Any:
+        return latest_rows() or stock(self)
+
+    return load
+
+
 def _create_agent_executor(stock: Any) -> Any:
     @wraps(stock)
     def create(self: Agent, tools: Any = None, task: Any = None) -> None:
@@ -139,4 +149,7 @@ def patches() -> list[Patch]:
         Patch(_CREW, Crew, "kickoff_for_each_async", _for_each_async, "keeps the task outputs of earlier runs"),
         Patch(_CREW, Crew, "akickoff_for_each", _for_each_async, "keeps the task outputs of earlier runs"),
         Patch(_CREW, Crew, "replay", _replay, "finds the task in any run that is still kept"),
+        Patch(
+            _OUTPUTS, TaskOutputStorageHandler, "load", _load, "task outputs of the latest run, where they are kept now"
+        ),
     ]
