@@ -1,6 +1,6 @@
 """What one await of the core costs, beside pyo3-async-runtimes in the same process.
 
-    python benchmarks/bridge.py [--awaits 5000] [--passes 3]
+    python benchmarks/bridge.py [--awaits 2000] [--passes 3]
 
 Both sides run the same tokio future (`echo`: ready at once; `sleep`: half a millisecond) and are awaited alike. CPU is
 that of the whole process, tokio's threads included. Passes alternate; the table shows medians. The baseline is built
@@ -145,7 +145,7 @@ async def main(awaits: int, passes: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--awaits", type=int, default=5_000)
+    parser.add_argument("--awaits", type=int, default=2_000)
     parser.add_argument("--passes", type=int, default=3)
     arguments = parser.parse_args()
     asyncio.run(main(arguments.awaits, arguments.passes))

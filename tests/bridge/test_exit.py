@@ -15,7 +15,8 @@ def run(backend, tmp_path):
     def start(code: str) -> subprocess.CompletedProcess[str]:
         script = tmp_path / "script.py"
         script.write_text(textwrap.dedent(code))
-        env = {**os.environ, "FASTCREW_ASYNC_BACKEND": backend.name}
+        # Without asyncio's debug mode, which speaks of slow callbacks on a busy machine.
+        env = {**os.environ, "FASTCREW_ASYNC_BACKEND": backend.name, "PYTHONASYNCIODEBUG": ""}
         command = [sys.executable, "-W", "ignore::DeprecationWarning", str(script)]
         return subprocess.run(command, env=env, capture_output=True, text=True, timeout=30, check=False)
 
