@@ -65,7 +65,8 @@ def exclusive(crew: Crew) -> Iterator[Crew]:
 
 def copy_of(crew: Crew) -> Crew:
     """A copy that shares the crew's configuration and none of the state that a run changes."""
-    return _Copy(crew).crew
+    made: Crew = _Copy(crew).crew
+    return made
 
 
 class _Copy:

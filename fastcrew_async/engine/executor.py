@@ -75,7 +75,8 @@ class AgentExecutor(StockAgentExecutor):
         self._instance_persistence = self.persistence is not None
         set_tracing_enabled(should_enable_tracing(override=self.tracing))
         TraceCollectionListener().setup_listeners(crewai_event_bus)
-        self._methods.update(dict.fromkeys(self._definition.methods))
+        unbound: Any = dict.fromkeys(self._definition.methods)
+        self._methods.update(unbound)
 
     def _bind_flow(self) -> None:
         """Bind the flow's methods, before CrewAI's flow runs for an agent that plans."""

@@ -88,9 +88,8 @@ def native_call(run: Callable[..., Any], arguments: dict[str, Any]) -> RunTool:
 
 def _async_function(function: Any) -> Callable[..., Awaitable[Any]] | None:
     """The coroutine function behind a tool, or None for a sync body."""
-    if inspect.iscoroutinefunction(function):
-        return function
     tool = getattr(function, "__self__", None)
     if isinstance(tool, Tool) and getattr(function, "__func__", None) is Tool._run:
-        return tool.func if inspect.iscoroutinefunction(tool.func) else None
-    return None
+        function = tool.func
+    found: Callable[..., Awaitable[Any]] | None = function if inspect.iscoroutinefunction(function) else None
+    return found
