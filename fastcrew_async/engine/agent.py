@@ -66,21 +66,22 @@ async def execute_task(agent: BaseAgent, task: Task, context: str | None, tools:
         executor = own.agent_executor
         own._emit_skill_usage(task)
         prompt = apply_training_data(own, prompt)
-        started = {"agent": own, "tools": own.tools, "task_prompt": prompt, "task": task}
-        events.tell(own, AgentExecutionStartedEvent, lambda: started)
-        validate_max_execution_time(own.max_execution_time)
-        result = await _invoke(own, executor, task, prompt)
-    except (TimeoutError, asyncio.CancelledError) as error:
-        events.close_scopes((*mark, *events.scope()[len(mark) : len(mark) + 1]), error, own.llm)
-        message = str(error) if isinstance(error, TimeoutError) else "cancelled"
-        events.tell(own, AgentExecutionErrorEvent, lambda: {"agent": own, "task": task, "error": message})
-        raise
-    except Exception as error:
         try:
-            own._check_execution_error(error, task)
-        finally:
-            events.close_scopes(mark, error)  # a deliberate stop emits no closing event of its own
-        return await execute_task(agent, task, context, tools)
+            started = {"agent": own, "tools": own.tools, "task_prompt": prompt, "task": task}
+            events.tell(own, AgentExecutionStartedEvent, lambda: started)
+            validate_max_execution_time(own.max_execution_time)
+            result = await _invoke(own, executor, task, prompt)
+        except (TimeoutError, asyncio.CancelledError) as error:
+            events.close_scopes((*mark, *events.scope()[len(mark) : len(mark) + 1]), error, own.llm)
+            message = str(error) if isinstance(error, TimeoutError) else "cancelled"
+            events.tell(own, AgentExecutionErrorEvent, lambda: {"agent": own, "task": task, "error": message})
+            raise
+        except Exception as error:
+            try:
+                own._check_execution_error(error, task)
+            finally:
+                events.close_scopes(mark, error)  # a deliberate stop emits no closing event of its own
+            return await execute_task(agent, task, context, tools)
     finally:
         if ours:
             executor._reserved = False

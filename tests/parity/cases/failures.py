@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from crewai.hooks import (
@@ -227,6 +228,7 @@ CASES = [
         "context near the window, summarised before the call",
         lambda r: solo(r, ["the summary", final("done")], model_options={"window": 60}),
     ),
+    Case("trained data cannot be read", lambda r: trained_on_rubbish(r)),
     *HOOK_CASES,
 ]
 
@@ -236,3 +238,10 @@ def two_tasks(recorder: Recorder, script: list[Any]) -> Any:
 
     worker = agent(recorder, script, max_retry_limit=0)
     return Crew(name="two", agents=[worker], tasks=[task(worker, 0), task(worker, 1)])
+
+
+def trained_on_rubbish(recorder: Recorder) -> Any:
+    """Its agent fails before its execution has started, so nothing is to be retried."""
+    path = recorder.path("rubbish.pkl")
+    Path(path).write_text("no pickle")
+    return solo(recorder, [final("never")], crew_options={"trained_agents_file": path})
