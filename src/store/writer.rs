@@ -30,7 +30,9 @@ type Answer = Result<Value, Error>;
 
 /// A group ends at this many works, or at this age, so that the first in it does not wait for ever.
 const GROUP_SIZE: usize = 1024;
-const GROUP_TIME: Duration = Duration::from_millis(50);
+const GROUP_TIME: Duration = Duration::from_millis(20);
+/// After a large group its callers come back one by one: as long as one comes within this time, a commit waits for more.
+const LINGER: Duration = Duration::from_micros(100);
 /// Past this size (bytes) the log is emptied even if readers always overlap, and how long that waits for them.
 const LOG_LIMIT: u64 = if cfg!(test) { 256 } else { 64 * 1024 } * 1024;
 const LOG_PATIENCE: Duration = Duration::from_millis(250);
@@ -139,6 +141,7 @@ pub struct Writer {
     inbox: mpsc::Receiver<Job>,
     connection: Option<Connection>,
     ids: RowIds,
+    last_group: usize,
     /// When the file was last ours; a caller's patience counts from here or from its call, whichever is later.
     ours_at: Instant,
     tally: Arc<Tally>,
@@ -155,6 +158,7 @@ impl Writer {
             inbox,
             connection: None,
             ids: RowIds::default(),
+            last_group: 0,
             ours_at: Instant::now(),
             tally,
         }
@@ -194,8 +198,13 @@ impl Writer {
             }
             if group.len() < GROUP_SIZE && began.elapsed() < GROUP_TIME {
                 next = self.inbox.try_recv().ok();
+                if next.is_none() && group.len() < self.last_group / 2 {
+                    thread::sleep(LINGER);
+                    next = self.inbox.try_recv().ok();
+                }
             }
         }
+        self.last_group = group.len();
         match self.commit(group.len()) {
             Ok(()) => group
                 .into_iter()
