@@ -172,7 +172,7 @@ class AgentExecutor(StockAgentExecutor):
         runtime_scope = crewai_event_bus._enter_runtime_scope()
         execution_token = None
         mark = events.scope()
-        opened = started = ended = False
+        started = ended = False
         pending = events.begin_run()
         try:
             execution_token = self._begin_trace_execution()
@@ -186,10 +186,8 @@ class AgentExecutor(StockAgentExecutor):
                 inputs = context.payload
             except HookAborted:
                 await self._open_scope(context.payload)
-                opened = True
                 raise
             await self._open_scope(inputs)
-            opened = True
             await agent_loop(self)
             output: Any = "completed"
             boundary: Any = OutputContext(flow=self, output=output, payload=output)
@@ -207,7 +205,7 @@ class AgentExecutor(StockAgentExecutor):
         except (Exception, asyncio.CancelledError) as error:
             if started and not ended and isinstance(error, Exception):
                 self._dispatch_execution_end_failure(error)
-            if opened:
+            if len(events.scope()) > len(mark):  # a cancellation may come before the scope, or after its end
                 await self._fail(error, (*mark, *events.scope()[len(mark) : len(mark) + 1]))
             raise
         finally:

@@ -5,6 +5,7 @@ Source: ``crewai.utilities.agent_utils.get_llm_response`` and ``handle_max_itera
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from importlib import import_module
 from types import FunctionType
@@ -21,6 +22,7 @@ from crewai.utilities.message_utils import format_message_for_llm
 from crewai_core.printer import PRINTER
 
 from fastcrew_async import workers
+from fastcrew_async.engine import events
 from fastcrew_async.engine.effects import Blocking, Effect
 from fastcrew_async.engine.rate import WithinRate
 
@@ -56,6 +58,9 @@ class CallModel(Effect):
         scope = _event_id_stack.get()
         try:
             return await self.llm.acall(self.messages, **self.kwargs)
+        except asyncio.CancelledError as error:
+            events.close_scopes(scope, error, self.llm)  # models tell of their errors themselves, but not of this one
+            raise
         finally:
             _leave(scope)
 
