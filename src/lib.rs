@@ -2,6 +2,7 @@
 
 pub mod bridge;
 pub mod error;
+pub mod process;
 pub mod runtime;
 pub mod store;
 pub mod tools;
@@ -10,6 +11,7 @@ pub mod tools;
 #[pyo3::pymodule]
 mod _core {
     use pyo3::prelude::*;
+    use pyo3::types::PyDict;
 
     #[pymodule_export]
     use crate::bridge::awaitable::Awaitable;
@@ -22,6 +24,14 @@ mod _core {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
-        module.add("__version__", env!("CARGO_PKG_VERSION"))
+        module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+        let os = module.py().import("os")?;
+        if os.hasattr("register_at_fork")? {
+            let hook = PyDict::new(module.py());
+            let forked = wrap_pyfunction!(crate::process::forked, module)?;
+            hook.set_item("after_in_child", forked)?;
+            os.call_method("register_at_fork", (), Some(&hook))?;
+        }
+        Ok(())
     }
 }

@@ -91,7 +91,7 @@ impl LoopBridge {
     fn new<'py>(event_loop: &Bound<'py, PyAny>, wake: Wake) -> PyResult<Bound<'py, Self>> {
         let py = event_loop.py();
         let bridge = Self {
-            pid: std::process::id(),
+            pid: crate::process::id(),
             event_loop: event_loop.clone().unbind(),
             create_future: event_loop.getattr(intern!(py, "create_future"))?.unbind(),
             queue: Arc::new(CompletionQueue::new(wake)),
@@ -171,7 +171,7 @@ impl LoopBridge {
     }
 
     pub fn is_of_this_process(&self) -> bool {
-        self.pid == std::process::id()
+        self.pid == crate::process::id()
     }
 
     /// Has the loop visit the queue soon, from any thread. A closed loop is left in peace.

@@ -25,7 +25,7 @@ impl Core {
             .enable_all()
             .build()?;
         Ok(Self {
-            pid: std::process::id(),
+            pid: crate::process::id(),
             handle: tokio.handle().clone(),
             tokio: Mutex::new(Some(tokio)),
             intake: Intake::default(),
@@ -46,7 +46,7 @@ impl Core {
 
     /// A child process inherits the object, but none of its threads: whoever waited on them would hang.
     pub fn check_process(&self, what: &'static str) -> Result<(), Error> {
-        let current = std::process::id();
+        let current = crate::process::id();
         if current == self.pid {
             Ok(())
         } else {
@@ -101,7 +101,7 @@ impl Drop for Core {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         match tokio {
-            Some(tokio) if std::process::id() == self.pid => tokio.shutdown_background(),
+            Some(tokio) if crate::process::id() == self.pid => tokio.shutdown_background(),
             // Its threads do not exist in a forked child, and its locks may be held for ever.
             Some(tokio) => std::mem::forget(tokio),
             None => {}
