@@ -8,6 +8,7 @@ file of our own, and the oldest runs are removed once there are more than the se
 from __future__ import annotations
 
 import inspect
+import itertools
 import json
 import os
 import threading
@@ -45,6 +46,7 @@ _PRUNE_EVERY = 100
 _STOCK = {name: getattr(TaskOutputStorageHandler, name) for name in ("add", "load", "reset", "update")}
 
 _lock = threading.Lock()
+_runs_begun = itertools.count()
 _databases: dict[str, Database] = {}
 _prepared: set[Database] = set()
 
@@ -119,13 +121,11 @@ class TaskOutputs:
     def __init__(self) -> None:
         self.run_id = uuid.uuid4().hex
         self.keeping = 0
-        self._runs = 0
         self._chosen: str | None = None
 
     def begin_run(self) -> None:
         """Following rows belong to a new run."""
         self.run_id = uuid.uuid4().hex
-        self._runs += 1
 
     def write(self, task_index: int, log: dict[str, Any]) -> Effect | None:
         """An effect: keep one row; it is in the file when the effect is done. None where no runs are to be kept."""
@@ -133,7 +133,7 @@ class TaskOutputs:
             return None
         row = self._row(task_index, log)
         statements: list[_Statement] = [(_WRITE, row)]
-        if task_index == 0 and self._runs % _PRUNE_EVERY == 1:
+        if task_index == 0 and next(_runs_begun) % _PRUNE_EVERY == 0:
             statements.append((_PRUNE, (settings().replay_runs,)))
         return _Write(database(), statements)
 
