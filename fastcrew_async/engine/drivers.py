@@ -115,12 +115,16 @@ class Deadline(Effect):
 
 
 class Spawn(Effect):
-    """Start `work` beside this one, in a copy of the context; gives a handle for :class:`Join`."""
+    """Start `work` beside this one, in a copy of the context; gives a handle for :class:`Join`.
 
-    __slots__ = ("work",)
+    The handle is also put into `handles`, for :class:`Stop`: a cancellation may come before this effect's answer.
+    """
 
-    def __init__(self, work: Work[Any]) -> None:
+    __slots__ = ("handles", "work")
+
+    def __init__(self, work: Work[Any], handles: list[Any]) -> None:
         self.work = work
+        self.handles = handles
 
     def perform(self) -> Future[Any]:
         outcome: Future[Any] = Future()
@@ -133,10 +137,13 @@ class Spawn(Effect):
 
         context = contextvars.copy_context()
         threading.Thread(target=context.run, args=(run,), name="fastcrew-branch", daemon=True).start()
+        self.handles.append(outcome)
         return outcome
 
     async def aperform(self) -> asyncio.Task[Any]:
-        return asyncio.create_task(drive(self.work))
+        task = asyncio.create_task(drive(self.work))
+        self.handles.append(task)
+        return task
 
 
 class Join(Effect):

@@ -228,6 +228,7 @@ async def _run_tasks(crew: Any, tasks: list[Task], start: int | None, replayed: 
     """
     outputs: list[TaskOutput] = []
     pending: list[tuple[Task, Any, int]] = []
+    branches: list[Any] = []
     last_sync: TaskOutput | None = None
     try:
         for index, task in enumerate(tasks):
@@ -245,7 +246,7 @@ async def _run_tasks(crew: Any, tasks: list[Task], start: int | None, replayed: 
                     continue
             if task.async_execution:
                 context = crew._get_context(task, [last_sync] if last_sync else [])
-                pending.append((task, await _start(task, agent, context, tools), index))
+                pending.append((task, await _start(task, agent, context, tools, branches), index))
                 continue
             outputs.extend(await _gather(crew, pending, replayed))
             context = crew._get_context(task, outputs)
@@ -255,18 +256,18 @@ async def _run_tasks(crew: Any, tasks: list[Task], start: int | None, replayed: 
             await _store(crew, task, output, index, replayed)
         outputs.extend(await _gather(crew, pending, replayed))
     except BaseException:
-        await Stop([handle for _, handle, _ in pending])
+        await Stop(branches)
         raise
     return await _crew_output(crew, outputs)
 
 
-async def _start(task: Task, agent: BaseAgent, context: Any, tools: Any) -> Any:
+async def _start(task: Task, agent: BaseAgent, context: Any, tools: Any, branches: list[Any]) -> Any:
     """The task beside the following ones; a handle for ``Join``."""
     if not replaced(task, "execute_async", _STOCK_EXECUTE_ASYNC):
-        return await Spawn(run_task(task, agent, context, tools))
+        return await Spawn(run_task(task, agent, context, tools), branches)
     return await Either(
         lambda: task.execute_async(agent=agent, context=context, tools=tools),
-        lambda: Spawn(run_task(task, agent, context, tools)).aperform(),
+        lambda: Spawn(run_task(task, agent, context, tools), branches).aperform(),
     )
 
 
