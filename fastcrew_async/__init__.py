@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+# Not at first use, as the others: there is a package of the name `install`, and importing it would take the name over.
+from fastcrew_async.install.apply import Target, install, status, uninstall
+
 if TYPE_CHECKING:
     from fastcrew_async.config import Settings, configure, settings
     from fastcrew_async.crew import AsyncCrew
-    from fastcrew_async.install.apply import Target, install, status, uninstall
     from fastcrew_async.store import Database, WriteResult
 
 __version__ = "0.1.0"
@@ -17,13 +19,9 @@ _HOMES = {
     "AsyncCrew": "fastcrew_async.crew",
     "Database": "fastcrew_async.store",
     "Settings": "fastcrew_async.config",
-    "Target": "fastcrew_async.install.apply",
     "WriteResult": "fastcrew_async.store",
     "configure": "fastcrew_async.config",
-    "install": "fastcrew_async.install.apply",
     "settings": "fastcrew_async.config",
-    "status": "fastcrew_async.install.apply",
-    "uninstall": "fastcrew_async.install.apply",
 }
 
 __all__ = [

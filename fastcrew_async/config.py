@@ -17,6 +17,16 @@ def _number(name: str, default: float) -> float:
         raise ValueError(f"{name}={text!r} is not a number; unset it or set a number (default {default:g})") from None
 
 
+def _whole(name: str, default: int) -> int:
+    text = os.environ.get(name, "").strip()
+    try:
+        return int(text) if text else default
+    except ValueError:
+        raise ValueError(
+            f"{name}={text!r} is not a whole number; unset it or set a whole number (default {default})"
+        ) from None
+
+
 def _switch(name: str, default: bool) -> bool:
     text = os.environ.get(name, "").strip().lower()
     if not text:
@@ -40,19 +50,21 @@ class Settings:
     """Keep full garbage collections out of running kickoffs: what exists at the start is frozen, and full
     collections happen when the engine is idle or the process has grown (see :mod:`fastcrew_async.engine.collector`)."""
 
-    replay_runs: int = field(default_factory=lambda: int(_number("FASTCREW_ASYNC_REPLAY_RUNS", 1000)))
+    replay_runs: int = field(default_factory=lambda: _whole("FASTCREW_ASYNC_REPLAY_RUNS", 1000))
     """How many runs keep their task outputs for ``replay``; older ones are removed. 0 stores nothing."""
 
     storage_path: Path | None = None
     """The SQLite file for task outputs; by default ``fastcrew_async.db`` in CrewAI's storage folder."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.slice_seconds <= 10:
+        if type(self.slice_seconds) not in (int, float) or not 0 <= self.slice_seconds <= 10:
             raise ValueError(
                 f"slice_seconds={self.slice_seconds!r} is out of range; use 0 to 10 seconds (default 0.005)"
             )
-        if self.replay_runs < 0:
-            raise ValueError(f"replay_runs={self.replay_runs!r} is negative; use 0 to store nothing")
+        if type(self.replay_runs) is not int or self.replay_runs < 0:
+            raise ValueError(
+                f"replay_runs={self.replay_runs!r} is not a whole number of 0 or more; use 0 to store nothing"
+            )
 
 
 _settings: Settings | None = None

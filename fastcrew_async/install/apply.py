@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fastcrew_async.errors import UnsupportedCrewAIError
-from fastcrew_async.install import versions
 
 if TYPE_CHECKING:
     from fastcrew_async.install.targets import Patch
@@ -55,11 +54,8 @@ def install(strict: bool = True) -> None:
         if _applied:
             return
         try:
-            versions.check()
-            from fastcrew_async.install.targets import patches
-
-            table = patches()
-        except ImportError as error:
+            prepared = [_prepare(patch) for patch in _patches()]
+        except (ImportError, AttributeError) as error:
             refusal = error if isinstance(error, UnsupportedCrewAIError) else UnsupportedCrewAIError(str(error))
             _refused = str(refusal)
             if strict:
@@ -67,11 +63,13 @@ def install(strict: bool = True) -> None:
             warnings.warn(f"fastcrew_async.install() left CrewAI as it was: {refusal}", RuntimeWarning, stacklevel=2)
             return
         _refused = None
-        for patch in table:
-            stock = patch.owner.__dict__[patch.attribute]
-            ours = patch.make(stock)
-            setattr(patch.owner, patch.attribute, ours)
-            _applied.append(_Applied(patch, stock, ours))
+        try:
+            for entry in prepared:
+                setattr(entry.patch.owner, entry.patch.attribute, entry.ours)
+                _applied.append(entry)
+        except BaseException:
+            _restore()
+            raise
     from fastcrew_async.engine.kickoff import prepare_process
 
     prepare_process()
@@ -81,11 +79,8 @@ def uninstall() -> None:
     """Undo ``install()``: every name is again the very object that it was. A name that someone else has replaced since
     is left to them. Runs that are under way end as they began."""
     with _lock:
-        for applied in reversed(_applied):
-            if applied.intact:
-                setattr(applied.patch.owner, applied.patch.attribute, applied.stock)
         was_installed = bool(_applied)
-        _applied.clear()
+        _restore()
     if was_installed:
         from fastcrew_async.engine import collector, executor
 
@@ -101,12 +96,11 @@ def status() -> list[Target]:
     if refused is not None:
         return [Target("crewai", False, refused)]
     try:
-        versions.check()
-        from fastcrew_async.install.targets import patches
-    except ImportError as error:
+        table = _patches()
+    except (ImportError, AttributeError) as error:
         return [Target("crewai", False, str(error))]
     targets = []
-    for patch in patches():
+    for patch in table:
         entry = applied.get(patch.name)
         if entry is None:
             targets.append(Target(patch.name, False, "install() has not been called"))
@@ -115,3 +109,33 @@ def status() -> list[Target]:
         else:
             targets.append(Target(patch.name, True, patch.reason))
     return targets
+
+
+def _patches() -> list[Patch]:
+    """The table; importing it imports CrewAI.
+
+    Raises:
+        ImportError: CrewAI is not one that we know (``UnsupportedCrewAIError``), or cannot be imported.
+        AttributeError: it lacks a name.
+    """
+    from fastcrew_async.install import versions
+
+    versions.check()
+    from fastcrew_async.install.targets import patches
+
+    return patches()
+
+
+def _prepare(patch: Patch) -> _Applied:
+    """What one patch will do; nothing is changed yet."""
+    if patch.attribute not in patch.owner.__dict__:
+        raise UnsupportedCrewAIError(f"CrewAI has no {patch.name}, which install() replaces")
+    stock = patch.owner.__dict__[patch.attribute]
+    return _Applied(patch, stock, patch.make(stock))
+
+
+def _restore() -> None:
+    for entry in reversed(_applied):
+        if entry.intact:
+            setattr(entry.patch.owner, entry.patch.attribute, entry.stock)
+    _applied.clear()
