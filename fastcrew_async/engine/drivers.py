@@ -141,7 +141,9 @@ class Spawn(Effect):
         return outcome
 
     async def aperform(self) -> asyncio.Task[Any]:
-        task = asyncio.create_task(drive(self.work))
+        work = self.work
+        task = asyncio.create_task(drive(work))
+        task.add_done_callback(lambda _: work.close())  # one that was cancelled before its start
         self.handles.append(task)
         return task
 
