@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import inspect
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
@@ -39,19 +38,25 @@ class Together(Effect):
                     results[indices[future]] = future.result()
                 except self.stops:
                     threads.shutdown(wait=False, cancel_futures=True)
-                    for work in self.works:
-                        if inspect.getcoroutinestate(work) == inspect.CORO_CREATED:
-                            work.close()
+                    for other, index in indices.items():
+                        if other.cancelled():
+                            self.works[index].close()
                     raise
         return results
 
     async def aperform(self) -> list[Any]:
         free = asyncio.Semaphore(self.limit)
 
+        stopped = False
+
         async def run(work: Work[Any]) -> Any:
+            nonlocal stopped
             try:
                 async with free:
-                    return await drive(work)
+                    return None if stopped else await drive(work)
+            except BaseException:
+                stopped = True  # before the waiting task wakes: what gets its place must not start
+                raise
             finally:
                 work.close()
 

@@ -112,6 +112,8 @@ class Deadline(Effect):
             return await asyncio.wait_for(drive(self.work), self.seconds)
         except asyncio.TimeoutError as error:  # not the builtin before Python 3.11
             raise TimeoutError from error
+        finally:
+            self.work.close()  # cancelled before its first step
 
 
 class Spawn(Effect):

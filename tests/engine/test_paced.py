@@ -51,27 +51,34 @@ async def test_cancelling_reaches_the_coroutine_where_it_waits() -> None:
     assert ended.is_set()
 
 
-async def test_cancelling_while_it_waits_for_its_turn_reaches_the_coroutine() -> None:
-    ended = asyncio.Event()
+async def test_cancelling_while_it_waits_for_its_turn_reaches_the_coroutine(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = turnstile()
+    monkeypatch.setattr(gate, "slice", 1e-9)  # one step uses up an iteration, so the other coroutine waits
+    started: list[None] = []
+    ended: list[None] = []
 
     async def client() -> None:
+        started.append(None)
         try:
             while True:
                 await asyncio.sleep(0)
         finally:
-            ended.set()
+            ended.append(None)
 
     async def call() -> None:
         await Paced(client())
 
-    task = asyncio.create_task(call())
-    while not turnstile().stats().waiting:
-        turnstile().spend(10.0)  # the slice of this iteration is used up
+    tasks = [asyncio.create_task(call()) for _ in range(2)]
+    for _ in range(100):
         await asyncio.sleep(0)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert ended.is_set()
+        if gate.stats().waiting and len(started) == 2:
+            break
+    assert gate.stats().waiting
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks, timeout=10)
+    assert all(task.cancelled() for task in tasks)
+    assert len(ended) == 2
 
 
 async def test_the_loop_turns_between_the_steps_of_many() -> None:
