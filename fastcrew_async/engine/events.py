@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import contextvars
 import random
-import uuid
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
 from crewai.events.base_events import BaseEvent, get_next_emission_sequence, reset_emission_counter
-from crewai.events.event_bus import CrewAIEventsBus, crewai_event_bus
+from crewai.events.event_bus import CrewAIEventsBus, _registered_entity_ids_var, crewai_event_bus
 from crewai.events.event_context import (
     SCOPE_ENDING_EVENTS,
     SCOPE_STARTING_EVENTS,
@@ -98,16 +97,23 @@ def _pass_over(source: Any, kind: type[BaseEvent]) -> str:
     name = _names.get(kind)
     if name is None:
         name = _names[kind] = str(kind.model_fields["type"].default)
-    if getattr(source, "entity_type", None) in ("flow", "crew", "agent"):
+    registered = _registered_entity_ids_var.get()
+    if registered is None or id(source) not in registered:
         crewai_event_bus._register_source(source)
     get_next_emission_sequence()
-    event_id = str(uuid.UUID(int=_random.getrandbits(128), version=4))
+    event_id = _new_id()
     if name in SCOPE_ENDING_EVENTS:
         pop_event_scope()
     elif name in SCOPE_STARTING_EVENTS:
         push_event_scope(event_id, name)
     set_last_event_id(event_id)
     return event_id
+
+
+def _new_id() -> str:
+    """A random UUID's text (RFC 9562, version 4)."""
+    text = f"{_random.getrandbits(128):032x}"
+    return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-{'89ab'[int(text[16], 16) & 3]}{text[17:20]}-{text[20:]}"
 
 
 def reset_order() -> None:

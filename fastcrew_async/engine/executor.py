@@ -64,6 +64,30 @@ class AgentExecutor(StockAgentExecutor):
     _light: bool = PrivateAttr(default=False)  # shares the flow engine's state with others: never runs the flow
     _reserved: bool = PrivateAttr(default=False)  # chosen for an execution that is about to start
 
+    def __getattr__(self, name: str) -> Any:
+        """Private attributes first: pydantic's own way to them takes several times as long."""
+        private = object.__getattribute__(self, "__pydantic_private__")
+        if private is not None and name in private:
+            return private[name]
+        return super().__getattr__(name)  # type: ignore[misc]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        private = self.__pydantic_private__
+        if private is not None and name in private:
+            private[name] = value
+        else:
+            super().__setattr__(name, value)
+
+    @property
+    def state(self) -> AgentExecutorState:
+        """The run's state."""
+        found: AgentExecutorState = self._state
+        return found
+
+    def _cleanup_deferred_tool_results(self) -> None:
+        if self._deferred_file_aliases or self._tool_result_artifact_store or self._deferred_file_reader:
+            super()._cleanup_deferred_tool_results()
+
     def _flow_post_init(self, definition: Any = None) -> None:
         """CrewAI's set-up of a flow, without binding the methods that only planning runs; see :meth:`_bind_flow`."""
         if definition is not None or getattr(self, "_flow_post_init_done", False):
@@ -225,20 +249,23 @@ class AgentExecutor(StockAgentExecutor):
         self._tool_call_counts.clear()
         if self.tools_handler:
             self.tools_handler.last_used_tool = None
-        state = self.state
+        state = self._state
         state.messages.clear()
-        state.iterations = 0
-        state.current_answer = None
-        state.is_finished = False
-        state.use_native_tools = False
-        state.pending_tool_calls = []
-        state.plan = None
-        state.plan_ready = False
-        state.todos = TodoList()
-        state.replan_count = 0
-        state.last_replan_reason = None
-        state.observations = {}
-        state.execution_log = []
+        # Past pydantic's checks of each assignment: these are the defaults of the fields.
+        state.__dict__.update(
+            iterations=0,
+            current_answer=None,
+            is_finished=False,
+            use_native_tools=False,
+            pending_tool_calls=[],
+            plan=None,
+            plan_ready=False,
+            todos=TodoList(),
+            replan_count=0,
+            last_replan_reason=None,
+            observations={},
+            execution_log=[],
+        )
 
     def _remembers(self) -> bool:
         """Whether ``_save_to_memory`` has anything to do; it calls a model, so it is kept off the loop."""
@@ -350,16 +377,19 @@ def new_executor(agent: Any) -> AgentExecutor:
             stop_words=[],
             max_method_calls=agent.max_iter * 10,
         )
-        executor._state = AgentExecutorState()
-        executor._light = True
-        executor._execution_lock = threading.Lock()
-        executor._finalize_lock = threading.Lock()
-        executor._tool_call_counts = {}
-        executor._deferred_file_aliases = []
-        executor._instance_id = executor._state.id[:8]
+        state = AgentExecutorState()
+        executor.__pydantic_private__.update(  # type: ignore[union-attr]
+            _state=state,
+            _light=True,
+            _execution_lock=threading.Lock(),
+            _finalize_lock=threading.Lock(),
+            _tool_call_counts={},
+            _deferred_file_aliases=[],
+            _instance_id=state.id[:8],
+        )
         tracing = is_tracing_enabled_in_context()
-        executor.tracing = tracing if tracing else None
-        set_tracing_enabled(should_enable_tracing(override=executor.tracing))
+        executor.__dict__["tracing"] = tracing or None
+        set_tracing_enabled(should_enable_tracing(override=tracing or None))
         TraceCollectionListener().setup_listeners(crewai_event_bus)
     remember(executor)
     return executor

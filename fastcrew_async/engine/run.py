@@ -81,13 +81,15 @@ async def run_crew(crew: Crew, inputs: Mapping[str, Any] | None, input_files: An
             raise NotImplementedError(f"The process '{own.process}' is not implemented yet.")
         if result is OURS:
             result = await Theirs(own, _EXECUTE_TASKS, own.tasks)
-        if result is OURS:
+        theirs = result is not OURS
+        if not theirs:
             result = await _run_tasks(own, own.tasks, own._get_execution_start_index(own.tasks) if resuming else None)
         completed = True
         for callback in own.after_kickoff_callbacks:
             result = await CallUser(callback, result)
         result = own._post_kickoff(result)
-        own.usage_metrics = own.calculate_usage_metrics()
+        if theirs or own.after_kickoff_callbacks:
+            own.usage_metrics = own.calculate_usage_metrics()  # otherwise what the output was made with still holds
         return cast(CrewOutput, result)
     except (Exception, asyncio.CancelledError) as error:
         if execution_token is None and isinstance(error, TraceGrantError):
