@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import threading
+from typing import Any
+from unittest import mock
+
+import pytest
+from crewai import LLM
+from crewai.events.event_context import _event_id_stack
+from crewai.llms.base_llm import BaseLLM
+
+from fastcrew_async.engine.drivers import drive, drive_in_place
+from fastcrew_async.engine.model import CallModel, has_async_side
+from fastcrew_async.testing import ScriptedLLM
+
+
+class Sync(BaseLLM):
+    """What a user writes who knows only ``call``."""
+
+    def call(self, messages: Any, **kwargs: Any) -> Any:
+        return threading.current_thread() is threading.main_thread()
+
+
+class Async(Sync):
+    async def acall(self, messages: Any, **kwargs: Any) -> Any:
+        return f"on the loop with {kwargs}"
+
+
+class SyncOverAsync(Async):
+    def call(self, messages: Any, **kwargs: Any) -> Any:
+        return "the subclass's"
+
+
+class Plain:
+    """Not a model of CrewAI at all."""
+
+    def call(self, messages: Any, **kwargs: Any) -> Any:
+        return "plain"
+
+
+def _with(name: str) -> Any:
+    llm = Async(model="m")
+    llm.__dict__[name] = lambda *args, **kwargs: None
+    return llm
+
+
+@pytest.mark.parametrize(
+    ("make", "has"),
+    [
+        (lambda: Sync(model="m"), False),
+        (lambda: Async(model="m"), True),
+        (lambda: SyncOverAsync(model="m"), False),
+        (lambda: type("Empty", (Async,), {})(model="m"), True),
+        (lambda: type("Empty", (Sync,), {})(model="m"), False),
+        (lambda: ScriptedLLM("x"), True),
+        (lambda: _with("call"), False),
+        (lambda: _with("acall"), True),
+        (Plain, False),
+    ],
+    ids=[
+        "call only",
+        "both",
+        "subclass with call only",
+        "subclass of both",
+        "subclass of call only",
+        "scripted",
+        "call replaced on the object",
+        "acall replaced on the object",
+        "no model of CrewAI",
+    ],
+)
+def test_has_async_side(make: Any, has: bool) -> None:
+    assert has_async_side(make()) is has
+
+
+def test_a_model_of_crewai_has_one() -> None:
+    assert has_async_side(LLM(model="gpt-4o-mini", api_key="none"))
+
+
+def test_a_patched_call_takes_it_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    llm = Async(model="m")
+    monkeypatch.setattr(Async, "call", mock.Mock(return_value="patched"), raising=False)
+    assert not has_async_side(llm)
+
+
+async def _ask(llm: Any, **kwargs: Any) -> Any:
+    async def work() -> Any:
+        return await CallModel(llm, [], **kwargs)
+
+    return await drive(work())
+
+
+async def test_a_sync_model_is_called_off_the_loop() -> None:
+    assert await _ask(Sync(model="m")) is False
+
+
+async def test_an_async_model_is_called_on_the_loop_with_its_arguments() -> None:
+    assert await _ask(Async(model="m"), tools=None) == "on the loop with {'tools': None}"
+
+
+def test_in_place_the_model_is_called_here() -> None:
+    async def work() -> Any:
+        return await CallModel(Sync(model="m"), [])
+
+    assert drive_in_place(work()) is True
+
+
+@pytest.mark.parametrize("on_loop", [False, True])
+async def test_a_failing_call_leaves_no_scope_open(on_loop: bool) -> None:
+    class Failing(BaseLLM):
+        def call(self, messages: Any, **kwargs: Any) -> Any:
+            _event_id_stack.set((*_event_id_stack.get(), ("id", "llm_call_started")))
+            raise RuntimeError("down")
+
+        async def acall(self, messages: Any, **kwargs: Any) -> Any:
+            return self.call(messages)
+
+    scope = _event_id_stack.get()
+    effect = CallModel(Failing(model="m"), [])
+    with pytest.raises(RuntimeError, match="down"):
+        await effect.aperform() if on_loop else effect.perform()
+    assert _event_id_stack.get() is scope
