@@ -87,7 +87,7 @@ class SyncPing(BaseTool):
 
 
 class AsyncPing(SyncPing):
-    async def _arun(self, x: int) -> str:
+    async def _run(self, x: int) -> str:
         self._witness.call()
         await asyncio.sleep(PAUSE)
         return f"pong {x}"
@@ -148,7 +148,7 @@ def _nested(witness: Witness) -> Crew:
     inner = crew(witness)
 
     class Nested(AsyncPing):
-        async def _arun(self, x: int) -> str:
+        async def _run(self, x: int) -> str:
             from fastcrew_async import AsyncCrew
 
             self._witness.call()

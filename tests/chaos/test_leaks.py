@@ -58,7 +58,8 @@ async def _most_threads(make: Any, runs: int) -> int:
     most = 0
     done = asyncio.gather(*(kickoff(inputs={"topic": f"{run}"}) for run in range(runs)))
     while not done.done():
-        most = max(most, threading.active_count())
+        # The event bus has ten of its own, which it starts when it first needs them.
+        most = max(most, sum(not thread.name.startswith("CrewAISyncHandler") for thread in threading.enumerate()))
         await asyncio.sleep(0)
     assert [result.raw for result in done.result()] == [f"done {run}" for run in range(runs)]
     return most
