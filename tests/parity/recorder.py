@@ -166,6 +166,10 @@ class Recorder:
 
     def _sink(self, source: Any, event: BaseEvent) -> None:
         body = {name: plain(getattr(event, name, None)) for name in type(event).model_fields if name not in NOT_BODY}
+        if isinstance(body.get("state"), dict):
+            body["state"].pop(
+                "id", None
+            )  # of the executor: CrewAI keeps one for an agent, ours is one for an execution
         entry = Entry(
             kind="event",
             name=event.type,

@@ -7,6 +7,7 @@ import atexit
 import contextlib
 import functools
 import os
+import pickle
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -243,7 +244,13 @@ def _tree(entries: list[Entry], concurrent: tuple[str, ...], resolve: Callable[[
     return under(None)
 
 
-@functools.cache
 def stock_recording(case: Case, way_name: str) -> Recording:
     """What stock CrewAI does, recorded once."""
-    return record(case, stock_way(case.kind, way_name))
+    found: Recording = pickle.loads(_pickled(case, way_name))
+    return found
+
+
+@functools.cache
+def _pickled(case: Case, way_name: str) -> bytes:
+    # As bytes: hundreds of recordings as objects would make each garbage collection slow.
+    return pickle.dumps(record(case, stock_way(case.kind, way_name)))

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from crewai import Crew
@@ -108,6 +113,23 @@ class Feedback(SyncHumanInputProvider):
         return self._prompt_input(crew)
 
 
+def file_written(name: str) -> Callable[[Recorder], contextlib.AbstractContextManager[None]]:
+    """The case runs in a folder of its own, and the file it has written there is noted at the end."""
+
+    @contextlib.contextmanager
+    def around(recorder: Recorder) -> Iterator[None]:
+        before = Path.cwd()
+        with tempfile.TemporaryDirectory() as folder:
+            os.chdir(folder)
+            try:
+                yield
+                recorder.note("file", name, text=Path(name).read_text())
+            finally:
+                os.chdir(before)
+
+    return around
+
+
 def reviewed(recorder: Recorder) -> None:
     """Let that human review the run."""
     set_provider(Feedback(recorder))
@@ -202,10 +224,15 @@ CASES = [
         "response_model with tools",
         lambda r: native(r, [REPORT], tools=[ping(r)], task_options={"response_model": Report}),
     ),
-    Case("output_file", lambda r: solo(r, [final("done")], task_options={"output_file": r.path("report.md")})),
     Case(
-        "output_file of json",
-        lambda r: solo(r, [final(REPORT)], task_options={"output_file": r.path("r.json"), "output_json": Report}),
+        "output_file",
+        lambda r: solo(r, [final("done")], task_options={"output_file": "written.md"}),
+        around=file_written("written.md"),
+    ),
+    Case(
+        "output_file of json in a new folder",
+        lambda r: solo(r, [final(REPORT)], task_options={"output_file": "about/{topic}.json", "output_json": Report}),
+        around=file_written("about/tea.json"),
     ),
     Case(
         "human input",
