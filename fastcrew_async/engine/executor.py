@@ -50,6 +50,7 @@ from fastcrew_async.engine.drivers import drive, drive_in_place
 from fastcrew_async.engine.effects import Blocking, Either, Handled
 from fastcrew_async.engine.loop import agent_loop
 from fastcrew_async.engine.seams import OURS, Pair, Theirs
+from fastcrew_async.engine.tool_schema import native_tools
 
 
 class AgentExecutor(StockAgentExecutor):
@@ -83,6 +84,11 @@ class AgentExecutor(StockAgentExecutor):
         """The run's state."""
         found: AgentExecutorState = self._state
         return found
+
+    def _setup_native_tools(self) -> None:
+        if self.original_tools:
+            self._openai_tools, self._available_functions, mapping = native_tools(self.original_tools)
+            self._tool_name_mapping = cast(Any, mapping)
 
     def _cleanup_deferred_tool_results(self) -> None:
         if self._deferred_file_aliases or self._tool_result_artifact_store or self._deferred_file_reader:

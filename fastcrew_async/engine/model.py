@@ -24,6 +24,7 @@ from crewai_core.printer import PRINTER
 from fastcrew_async import workers
 from fastcrew_async.engine import events
 from fastcrew_async.engine.effects import Blocking, Effect
+from fastcrew_async.engine.paced import Paced
 from fastcrew_async.engine.rate import WithinRate
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ class CallModel(Effect):
             return await workers.pool().run(self.llm.call, self.messages, **self.kwargs)
         scope = _event_id_stack.get()
         try:
-            return await self.llm.acall(self.messages, **self.kwargs)
+            answer = self.llm.acall(self.messages, **self.kwargs)
+            return await (Paced(answer) if asyncio.iscoroutine(answer) else answer)
         except asyncio.CancelledError as error:
             events.close_scopes(scope, error, self.llm)  # models tell of their errors themselves, but not of this one
             raise
