@@ -61,6 +61,8 @@ def exclusive(crew: Crew) -> Iterator[Crew]:
                 copies.busy = False
             elif len(copies.idle) < IDLE_COPIES:
                 copies.idle.append(taken)
+            else:
+                _take_apart(taken)
 
 
 def copy_of(crew: Crew) -> Crew:
@@ -183,6 +185,15 @@ class _Copy:
         if type(original) is LLMGuardrail:
             return LLMGuardrail(description=original.description, llm=self._llm(original.llm))
         return original
+
+
+def _take_apart(crew: Any) -> None:
+    """Cut the cycles of a copy that is not kept, so that it goes at once and not when the collector comes."""
+    agents = (*crew.agents, crew.manager_agent, *(task.agent for task in crew.tasks))
+    for agent in agents:
+        if agent is not None:
+            _set(agent, agent_executor=None)
+    _set(crew, agents=[], manager_agent=None, tasks=[])
 
 
 def _set(model: Any, **values: Any) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from fastcrew_async import AsyncCrew, workers
+from fastcrew_async.engine.copies import IDLE_COPIES, Copies
 from tests.chaos.scenarios import SCENARIOS, Scenario, crew
 from tests.chaos.witness import OURS, Witness
 
@@ -34,6 +35,24 @@ async def test_kickoffs_of_one_crew_at_once_leave_no_cycle_of_ours():
 
     await ten({"topic": "warm-up"})
     assert await _cycles_of(ten) == {}
+
+
+async def test_copies_beyond_those_that_are_kept_leave_no_cycle_of_ours():
+    kickoff = AsyncCrew(crew(Witness())).kickoff
+
+    async def many(inputs: dict[str, str]) -> Any:
+        return await asyncio.gather(*(kickoff(inputs=inputs) for _ in range(IDLE_COPIES + 10)))
+
+    await many({"topic": "warm-up"})
+    assert await _cycles_of(many) == {}
+
+
+async def test_the_probe_finds_a_cycle():
+    async def make_one(inputs: dict[str, str]) -> None:
+        copies = Copies()
+        copies.idle.append(copies)
+
+    assert await _cycles_of(make_one) == {"Copies": 1}
 
 
 async def test_threads_do_not_grow_with_the_number_of_runs():
@@ -67,7 +86,8 @@ async def _most_threads(make: Any, runs: int) -> int:
 
 async def _cycles_of(kickoff: Any) -> Counter[str]:
     """What of ours only the collector can free after one more run, whose result is dropped."""
-    gc.collect()
+    while gc.collect():  # what dies in one collection may free the next
+        pass
     gc.disable()
     try:
         await kickoff(inputs={"topic": "last"})
