@@ -52,7 +52,7 @@ def exclusive(crew: Crew) -> Iterator[Crew]:
     if taken is None:
         taken = copy_of(crew)
     elif not own:
-        _zero_usage(taken)
+        _forget_run(taken)
     try:
         yield taken
     finally:
@@ -76,18 +76,7 @@ class _Copy:
         self._made: dict[int, Any] = {}
         crew: Any = copy.copy(original)
         self.crew = crew
-        _set(
-            crew,
-            id=uuid4(),
-            security_config=copy.copy(original.security_config),
-            usage_metrics=None,
-            token_usage=None,
-            execution_logs=[],
-            checkpoint_kickoff_event_id=None,
-        )
-        crew._inputs = None
-        crew._kickoff_event_id = None
-        crew._cache_handler = CacheHandler()
+        _set(crew, id=uuid4(), security_config=copy.copy(original.security_config))
         if not isinstance(original._task_output_handler, TaskOutputs):
             crew._task_output_handler = original._task_output_handler
         else:
@@ -97,6 +86,7 @@ class _Copy:
         _set(crew, agents=[self._agent(agent) for agent in original.agents])
         _set(crew, manager_agent=self._agent(original.manager_agent))
         _set(crew, tasks=[self._task(task) for task in original.tasks])
+        _forget_run(crew)
 
     def _llm(self, original: Any) -> Any:
         if not isinstance(original, BaseLLM):
@@ -127,27 +117,15 @@ class _Copy:
             id=uuid4(),
             crew=self.crew,
             agent_executor=None,
-            role=original._original_role or original.role,
-            goal=original._original_goal or original.goal,
-            backstory=original._original_backstory or original.backstory,
             llm=self._llm(original.llm),
             tools=[self._tool(tool) for tool in original.tools] if original.tools else original.tools,
-            tools_results=[],
             security_config=copy.copy(original.security_config),
         )
         if "function_calling_llm" in original.__dict__:
             _set(agent, function_calling_llm=self._llm(original.__dict__["function_calling_llm"]))
-        handler = ToolsHandler()
-        if original.tools_handler is not None:
-            shared = original.tools_handler.cache
-            handler.cache = self.crew._cache_handler if shared is not None else None
-        _set(agent, tools_handler=handler if original.tools_handler is not None else None)
         agent._token_process = TokenProcess()
-        for name, value in (("_times_executed", 0), ("_last_messages", []), ("_mcp_resolver", None)):
-            if hasattr(agent, name):
-                setattr(agent, name, value)
-        if hasattr(agent, "_tool_failures"):
-            agent._tool_failures = type(original._tool_failures)()
+        if hasattr(agent, "_mcp_resolver"):
+            agent._mcp_resolver = None
         return agent
 
     def _task(self, original: Any) -> Any:
@@ -162,21 +140,8 @@ class _Copy:
             agent=self._agent(original.agent),
             context=[self._task(other) for other in context] if isinstance(context, list) else context,
             tools=[self._tool(tool) for tool in original.tools] if original.tools else original.tools,
-            description=original._original_description or original.description,
-            expected_output=original._original_expected_output or original.expected_output,
-            output_file=original._original_output_file or original.output_file,
-            output=None,
-            prompt_context=None,
-            processed_by_agents=set(),
-            used_tools=0,
-            tools_errors=0,
-            delegations=0,
-            retry_count=0,
-            start_time=None,
-            end_time=None,
             security_config=copy.copy(original.security_config),
         )
-        task._guardrail_retry_counts = {}
         task._guardrail = self._guardrail(original._guardrail)
         task._guardrails = [self._guardrail(guardrail) for guardrail in original._guardrails]
         return task
@@ -201,10 +166,63 @@ def _set(model: Any, **values: Any) -> None:
     model.__dict__.update(values)
 
 
-def _zero_usage(crew: Any) -> None:
-    """The token usage of a run on a copy is that run's own."""
-    for agent in (*crew.agents, crew.manager_agent):
-        llm = getattr(agent, "llm", None)
-        if isinstance(llm, BaseLLM):
-            for name in llm._token_usage:
-                llm._token_usage[name] = 0
+def _forget_run(crew: Any) -> None:
+    """Bring a copy to where a run begins: texts with their placeholders, nothing counted, nothing cached."""
+    _set(crew, usage_metrics=None, token_usage=None, execution_logs=[], checkpoint_kickoff_event_id=None)
+    crew._inputs = None
+    crew._kickoff_event_id = None
+    crew._cache_handler = CacheHandler()
+    agents = {id(agent): agent for agent in (*crew.agents, crew.manager_agent) if agent is not None}
+    agents.update((id(task.agent), task.agent) for task in crew.tasks if task.agent is not None)
+    for agent in agents.values():
+        _forget_run_of_agent(agent, crew._cache_handler)
+    for task in crew.tasks:
+        _forget_run_of_task(task)
+
+
+def _forget_run_of_agent(agent: Any, cache: CacheHandler) -> None:
+    _set(
+        agent,
+        role=agent._original_role or agent.role,
+        goal=agent._original_goal or agent.goal,
+        backstory=agent._original_backstory or agent.backstory,
+        tools_results=[],
+    )
+    if agent.tools_handler is not None:
+        handler = ToolsHandler()
+        handler.cache = cache if agent.tools_handler.cache is not None else None
+        _set(agent, tools_handler=handler)
+    for name, value in (("_times_executed", 0), ("_last_messages", [])):
+        if hasattr(agent, name):
+            setattr(agent, name, value)
+    if hasattr(agent, "_tool_failures"):
+        agent._tool_failures = type(agent._tool_failures)()
+    if isinstance(agent.llm, BaseLLM):
+        agent.llm._token_usage = dict.fromkeys(agent.llm._token_usage, 0)
+    _forget_uses(agent.tools)
+
+
+def _forget_run_of_task(task: Any) -> None:
+    _set(
+        task,
+        description=task._original_description or task.description,
+        expected_output=task._original_expected_output or task.expected_output,
+        output_file=task._original_output_file or task.output_file,
+        output=None,
+        prompt_context=None,
+        processed_by_agents=set(),
+        used_tools=0,
+        tools_errors=0,
+        delegations=0,
+        retry_count=0,
+        start_time=None,
+        end_time=None,
+    )
+    task._guardrail_retry_counts = {}
+    _forget_uses(task.tools)
+
+
+def _forget_uses(tools: Any) -> None:
+    for tool in tools or ():
+        if getattr(tool, "max_usage_count", None) is not None:
+            tool.current_usage_count = 0
