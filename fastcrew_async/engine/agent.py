@@ -36,7 +36,8 @@ from fastcrew_async.engine.drivers import Deadline
 from fastcrew_async.engine.effects import Blocking, Either
 from fastcrew_async.engine.equip import ready_executor, set_up_executor
 from fastcrew_async.engine.executor import AgentExecutor
-from fastcrew_async.engine.seams import OURS, Pair, Theirs, replaced
+from fastcrew_async.engine.seams import OURS, Pair, replaced
+from fastcrew_async.engine.seams import theirs as call_theirs
 
 _EXECUTE = Pair.of(Agent, "execute_task", "aexecute_task")
 _STOCK_PROMPT = Task.prompt
@@ -51,7 +52,7 @@ async def execute_task(agent: BaseAgent, task: Task, context: str | None, tools:
         TimeoutError: ``max_execution_time`` is over.
         Exception: the last of ``max_retry_limit + 1`` attempts failed.
     """
-    theirs = await Theirs(agent, _EXECUTE, task=task, context=context, tools=tools)
+    theirs = await call_theirs(agent, _EXECUTE, task=task, context=context, tools=tools)
     if theirs is not OURS:
         return theirs
     own: Any = agent

@@ -11,6 +11,7 @@ brings handlers of its own, which count).
 from __future__ import annotations
 
 import contextvars
+import os
 import random
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -47,10 +48,12 @@ _pending: contextvars.ContextVar[set[Future[Any]] | None] = contextvars.ContextV
 _names: dict[type[BaseEvent], str] = {}
 _own_handlers: dict[type[BaseEvent], Any] = {}
 _random = random.Random()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_random.seed)  # a fork's ids are its own
 
 
 def emit(source: Any, event: BaseEvent) -> Future[None] | None:
-    """``crewai_event_bus.emit`` that remembers the handlers' future for :func:`handled`."""
+    """``crewai_event_bus.emit`` that remembers the handlers' future for :func:`wait_for_handlers`."""
     future = crewai_event_bus.emit(source, event)
     pending = _pending.get()
     if future is not None and pending is not None and not future.done():
@@ -134,9 +137,11 @@ def end_run(token: contextvars.Token[set[Future[Any]] | None]) -> None:
     _pending.reset(token)
 
 
-def handled() -> Handled:
-    """An effect: wait until the handlers of this run's events so far are done."""
-    return Handled(*list(_pending.get() or ()))
+async def wait_for_handlers() -> None:
+    """Wait until the handlers of this run's events so far are done."""
+    futures = [future for future in _pending.get() or () if not future.done()]
+    if futures:
+        await Handled(*futures)
 
 
 def scope() -> Scope:

@@ -49,7 +49,8 @@ from fastcrew_async.engine import events, files
 from fastcrew_async.engine.drivers import drive, drive_in_place
 from fastcrew_async.engine.effects import Blocking, Either, Handled
 from fastcrew_async.engine.loop import agent_loop
-from fastcrew_async.engine.seams import OURS, Pair, Theirs
+from fastcrew_async.engine.seams import OURS, Pair
+from fastcrew_async.engine.seams import theirs as call_theirs
 from fastcrew_async.engine.tool_schema import native_tools
 
 
@@ -169,7 +170,7 @@ class AgentExecutor(StockAgentExecutor):
                 )
             self.state.ask_for_human_input = bool(inputs.get("ask_for_human_input", False))
             with _llm_stop_words_applied(self.llm, self):
-                if await Theirs(self, _KICKOFF) is OURS:
+                if await call_theirs(self, _KICKOFF) is OURS:
                     if self._needs_flow():
                         await Either(self.kickoff, self.kickoff_async)
                     else:
@@ -226,7 +227,7 @@ class AgentExecutor(StockAgentExecutor):
             ended = not self._skip_interception(InterceptionPoint.EXECUTION_END)
             self._dispatch_interception(InterceptionPoint.EXECUTION_END, boundary)
             output = boundary.payload
-            await events.handled()
+            await events.wait_for_handlers()
             await self._tell(
                 FlowFinishedEvent,
                 lambda: {"type": "flow_finished", "result": output, "state": self._copy_and_serialize_state()},
@@ -311,7 +312,7 @@ class AgentExecutor(StockAgentExecutor):
     async def _fail(self, error: BaseException, mark: events.Scope) -> None:
         """Close what is open and emit ``flow_failed``; for a cancellation too, which CrewAI leaves open."""
         events.close_scopes(mark, error, self.llm)
-        await events.handled()
+        await events.wait_for_handlers()
         failure = error if isinstance(error, Exception) else RuntimeError("cancelled")
         await self._tell(FlowFailedEvent, lambda: {"type": "flow_failed", "error": failure})
 

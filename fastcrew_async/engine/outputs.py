@@ -13,7 +13,6 @@ import json
 import os
 import threading
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,45 +22,55 @@ from crewai.utilities.crew_json_encoder import CrewJSONEncoder
 from crewai.utilities.task_output_storage_handler import TaskOutputStorageHandler
 from crewai_core.paths import db_storage_path
 
+from fastcrew_async import workers
 from fastcrew_async.config import settings
 from fastcrew_async.engine.effects import Effect
 from fastcrew_async.store import Database
 
 _Statement = tuple[str, tuple[Any, ...]]
 
+# One tree only: a row is written for every task, and looked up by its task for a replay only.
 _SCHEMA = (
     """CREATE TABLE IF NOT EXISTS task_outputs (
-        run_id TEXT NOT NULL, position INTEGER NOT NULL, task_id TEXT NOT NULL, task_key TEXT NOT NULL,
+        run INTEGER NOT NULL, position INTEGER NOT NULL, task_id TEXT NOT NULL, task_key TEXT NOT NULL,
         expected_output TEXT, output TEXT NOT NULL, inputs TEXT NOT NULL, was_replayed INTEGER NOT NULL,
-        written_at REAL NOT NULL, PRIMARY KEY (run_id, position))""",
-    "CREATE INDEX IF NOT EXISTS task_outputs_by_task ON task_outputs (task_id, written_at)",
+        written_at REAL NOT NULL, PRIMARY KEY (run, position)) WITHOUT ROWID""",
 )
 _WRITE = "INSERT OR REPLACE INTO task_outputs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_READ = "SELECT * FROM task_outputs WHERE run_id = ? ORDER BY position"
-_LATEST_OF_TASK = "SELECT run_id FROM task_outputs WHERE task_id = ? ORDER BY written_at DESC, rowid DESC LIMIT 1"
-_LATEST = "SELECT run_id FROM task_outputs ORDER BY rowid DESC LIMIT 1"
-_PRUNE = """DELETE FROM task_outputs WHERE run_id NOT IN (
-    SELECT run_id FROM task_outputs GROUP BY run_id ORDER BY max(rowid) DESC LIMIT ?)"""
+_READ = "SELECT * FROM task_outputs WHERE run = ? ORDER BY position"
+_LATEST_OF_TASK = "SELECT max(run) FROM task_outputs WHERE task_id = ?"
+_LATEST = "SELECT max(run) FROM task_outputs"
+_PRUNE = """DELETE FROM task_outputs WHERE run <= (
+    SELECT run FROM task_outputs GROUP BY run ORDER BY run DESC LIMIT 1 OFFSET ?)"""
 _PRUNE_EVERY = 100
 _STOCK = {name: getattr(TaskOutputStorageHandler, name) for name in ("add", "load", "reset", "update")}
 
+_encode = CrewJSONEncoder().encode
 _lock = threading.Lock()
 _runs_begun = itertools.count()
+_last_run = 0
 _databases: dict[str, Database] = {}
 _prepared: set[Database] = set()
 
 
 def database() -> Database:
-    """The file of task outputs; it is opened by its first statement."""
-    chosen = settings().storage_path
-    key = str(chosen) if chosen else os.environ.get("CREWAI_STORAGE_DIR", "")
-    found = _databases.get(key)
+    """The file of task outputs; it is opened by its first statement. Looks for the folder once, which may block."""
+    found = _known()
     if found is None:
-        path = chosen or Path(db_storage_path()) / "fastcrew_async.db"
+        path = settings().storage_path or Path(db_storage_path()) / "fastcrew_async.db"
         with _lock:
             # A write survives the end of the process at once, and a power cut after the next checkpoint.
-            found = _databases.setdefault(key, Database(path, durability="relaxed"))
+            found = _databases.setdefault(_key(), Database(path, durability="relaxed"))
     return found
+
+
+def _known() -> Database | None:
+    return _databases.get(_key())
+
+
+def _key() -> str:
+    chosen = settings().storage_path
+    return str(chosen) if chosen else os.environ.get("CREWAI_STORAGE_DIR", "")
 
 
 def _with_schema(file: Database, statements: list[_Statement]) -> list[_Statement]:
@@ -71,35 +80,37 @@ def _with_schema(file: Database, statements: list[_Statement]) -> list[_Statemen
 class _Write(Effect):
     """One atomic batch on the file; the first one of a process makes the table."""
 
-    __slots__ = ("file", "statements")
+    __slots__ = ("statements",)
 
-    def __init__(self, file: Database, statements: list[_Statement]) -> None:
-        self.file = file
+    def __init__(self, statements: list[_Statement]) -> None:
         self.statements = statements
 
     def perform(self) -> None:
-        self.file.batch_sync(_with_schema(self.file, self.statements))
-        _prepared.add(self.file)
+        file = database()
+        file.batch_sync(_with_schema(file, self.statements))
+        _prepared.add(file)
 
     async def aperform(self) -> None:
-        await self.file.batch(_with_schema(self.file, self.statements))
-        _prepared.add(self.file)
+        known = _known()
+        file: Database = known if known is not None else await workers.pool().run(database)
+        await file.batch(_with_schema(file, self.statements))
+        _prepared.add(file)
 
 
 def _read(query: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     file = database()
     if file not in _prepared:
-        _Write(file, []).perform()
+        _Write([]).perform()
     return file.fetch_all_sync(query, parameters)
 
 
 def latest_rows() -> list[dict[str, Any]]:
     """The rows of the latest run of all, in the form of CrewAI's storage."""
     found = _read(_LATEST)
-    return _rows(str(found[0][0])) if found else []
+    return [] if found[0][0] is None else _rows(found[0][0])
 
 
-def _rows(run_id: str) -> list[dict[str, Any]]:
+def _rows(run: int) -> list[dict[str, Any]]:
     return [
         {
             "task_id": row[2],
@@ -111,21 +122,30 @@ def _rows(run_id: str) -> list[dict[str, Any]]:
             "was_replayed": row[7],
             "timestamp": row[8],
         }
-        for row in _read(_READ, (run_id,))
+        for row in _read(_READ, (run,))
     ]
+
+
+def _new_run() -> int:
+    """A number for a run: its start in nanoseconds, so that later runs, of any process, have larger ones. The last 16
+    bits are the process's, so that no two processes choose the same."""
+    global _last_run
+    with _lock:
+        _last_run = max(time.time_ns() >> 16, _last_run + 1)
+        return _last_run << 16 | os.getpid() & 0xFFFF
 
 
 class TaskOutputs:
     """The task outputs of one crew, with the interface of CrewAI's ``TaskOutputStorageHandler``."""
 
     def __init__(self) -> None:
-        self.run_id = uuid.uuid4().hex
+        self.run = _new_run()
         self.keeping = 0
-        self._chosen: str | None = None
+        self._chosen: int | None = None
 
     def begin_run(self) -> None:
         """Following rows belong to a new run."""
-        self.run_id = uuid.uuid4().hex
+        self.run = _new_run()
 
     def write(self, task_index: int, log: dict[str, Any]) -> Effect | None:
         """An effect: keep one row; it is in the file when the effect is done. None where no runs are to be kept."""
@@ -135,13 +155,13 @@ class TaskOutputs:
         statements: list[_Statement] = [(_WRITE, row)]
         if task_index == 0 and next(_runs_begun) % _PRUNE_EVERY == 0:
             statements.append((_PRUNE, (settings().replay_runs,)))
-        return _Write(database(), statements)
+        return _Write(statements)
 
     def choose(self, task_id: str) -> bool:
         """Make :meth:`load` give the latest run that has this task. False when no run that is still kept has it."""
         found = _read(_LATEST_OF_TASK, (task_id,))
-        self._chosen = str(found[0][0]) if found else None
-        return bool(found)
+        self._chosen = found[0][0]
+        return self._chosen is not None
 
     def unchoose(self) -> None:
         """Make :meth:`load` give the latest run again."""
@@ -154,7 +174,7 @@ class TaskOutputs:
     def update(self, task_index: int, log: dict[str, Any]) -> None:
         """Keep one row; a replayed task replaces the row of the run it was replayed from."""
         if log.get("was_replayed") and self._chosen is not None:
-            self.run_id = self._chosen
+            self.run = self._chosen
         effect = self.write(task_index, log)
         if effect is not None:
             effect.perform()
@@ -163,18 +183,18 @@ class TaskOutputs:
         """Remove the rows of all runs, as ``crew.reset_memories("kickoff_outputs")`` asks for."""
         if self.keeping:
             return
-        _Write(database(), [("DELETE FROM task_outputs", ())]).perform()
+        _Write([("DELETE FROM task_outputs", ())]).perform()
 
     def _row(self, task_index: int, log: dict[str, Any]) -> tuple[Any, ...]:
         task = log["task"]
         return (
-            self.run_id,
+            self.run,
             task_index,
             str(task.id),
             task.key,
             task.expected_output,
-            json.dumps(log["output"], cls=CrewJSONEncoder),
-            json.dumps(log["inputs"] or {}, cls=CrewJSONEncoder),
+            _encode(log["output"]),
+            _encode(log["inputs"] or {}),
             int(log.get("was_replayed", False)),
             time.time(),
         )

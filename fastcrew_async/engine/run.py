@@ -44,7 +44,8 @@ from fastcrew_async.engine.drivers import Join, Spawn, Stop
 from fastcrew_async.engine.effects import Blocking, CallUser, Either, Handled
 from fastcrew_async.engine.equip import ready_executor
 from fastcrew_async.engine.outputs import outputs_of
-from fastcrew_async.engine.seams import OURS, Pair, Theirs, replaced
+from fastcrew_async.engine.seams import OURS, Pair, replaced
+from fastcrew_async.engine.seams import theirs as call_theirs
 from fastcrew_async.engine.task import run_task
 
 _SEQUENTIAL = Pair.of(Crew, "_run_sequential_process", "_arun_sequential_process")
@@ -72,15 +73,15 @@ async def run_crew(crew: Crew, inputs: Mapping[str, Any] | None, input_files: An
         execution_token = begin_execution(tracing=own.tracing)
         resuming = await _prepare(own, inputs, input_files)
         if own.process == Process.sequential:
-            result = await Theirs(own, _SEQUENTIAL)
+            result = await call_theirs(own, _SEQUENTIAL)
         elif own.process == Process.hierarchical:
-            result = await Theirs(own, _HIERARCHICAL)
+            result = await call_theirs(own, _HIERARCHICAL)
             if result is OURS:
                 own._create_manager_agent()
         else:
             raise NotImplementedError(f"The process '{own.process}' is not implemented yet.")
         if result is OURS:
-            result = await Theirs(own, _EXECUTE_TASKS, own.tasks)
+            result = await call_theirs(own, _EXECUTE_TASKS, own.tasks)
         theirs = result is not OURS
         if not theirs:
             result = await _run_tasks(own, own.tasks, own._get_execution_start_index(own.tasks) if resuming else None)
@@ -372,7 +373,7 @@ async def _crew_output(crew: Any, outputs: list[TaskOutput]) -> CrewOutput:
         final.raw = result.raw
     if _memories(crew):
         await Blocking(crew._drain_memory_writes)
-    await events.handled()
+    await events.wait_for_handlers()
     completed = {
         "crew_name": crew.name,
         "output": final,

@@ -13,7 +13,7 @@ from typing import Any
 from fastcrew_async.engine.effects import Blocking, Effect
 
 OURS = object()
-"""What :class:`Theirs` gives when CrewAI's own method is in place."""
+"""What :func:`theirs` gives when CrewAI's own method is in place."""
 
 
 def replaced(owner: Any, name: str, stock: Callable[..., Any]) -> bool:
@@ -34,6 +34,13 @@ class Pair:
     def of(cls: type, sync_name: str, async_name: str) -> Pair:
         """The pair as CrewAI ships it; to be taken before anything is patched."""
         return Pair(sync_name, async_name, getattr(cls, sync_name), getattr(cls, async_name))
+
+
+async def theirs(owner: Any, pair: Pair, *args: Any, **kwargs: Any) -> Any:
+    """What the user's version of a method gives; ``OURS`` when CrewAI's own is in place."""
+    if replaced(owner, pair.sync_name, pair.sync) or replaced(owner, pair.async_name, pair.asynchronous):
+        return await Theirs(owner, pair, *args, **kwargs)
+    return OURS
 
 
 class Theirs(Effect):

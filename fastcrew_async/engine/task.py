@@ -27,7 +27,8 @@ from pydantic import BaseModel
 from fastcrew_async.engine import events, files
 from fastcrew_async.engine.agent import execute_task
 from fastcrew_async.engine.effects import Blocking, CallUser, Either
-from fastcrew_async.engine.seams import OURS, Pair, Theirs
+from fastcrew_async.engine.seams import OURS, Pair
+from fastcrew_async.engine.seams import theirs as call_theirs
 
 _EXECUTE = Pair.of(Task, "execute_sync", "aexecute_sync")
 _CORE = Pair.of(Task, "_execute_core", "_aexecute_core")
@@ -39,11 +40,11 @@ async def run_task(task: Task, agent: BaseAgent | None, context: str | None, too
     Raises:
         Exception: there is no agent, or the agent, a guardrail, a callback or writing the output file failed.
     """
-    theirs = await Theirs(task, _EXECUTE, agent=agent, context=context, tools=tools)
+    theirs = await call_theirs(task, _EXECUTE, agent=agent, context=context, tools=tools)
     if theirs is not OURS:
         return cast(TaskOutput, theirs)
     task.start_time = datetime.datetime.now()
-    theirs = await Theirs(task, _CORE, agent, context, tools)
+    theirs = await call_theirs(task, _CORE, agent, context, tools)
     if theirs is not OURS:
         return cast(TaskOutput, theirs)
     token = set_current_task_id(str(task.id))
