@@ -55,7 +55,8 @@ def task(of: Agent | None, **fields: Any) -> Task:
 def crew(script: Any = "done", *, tasks: int = 1, crew_options: Any = None, **fields: Any) -> Crew:
     """A crew of one agent; ``fields`` are the agent's."""
     worker = agent(script, **fields)
-    return Crew(agents=[worker], tasks=[task(worker) for _ in range(tasks)], **(crew_options or {}))
+    later = [task(worker, description=f"Step {index}. Job about {{topic}}.") for index in range(1, tasks)]
+    return Crew(agents=[worker], tasks=[task(worker), *later], **(crew_options or {}))
 
 
 @pytest.fixture(scope="module", autouse=True)

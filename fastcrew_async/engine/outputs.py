@@ -31,19 +31,26 @@ _Statement = tuple[str, tuple[Any, ...]]
 
 # One tree only: a row is written for every task, and looked up by its task for a replay only.
 _SCHEMA = (
-    """CREATE TABLE IF NOT EXISTS task_outputs (
+    """CREATE TABLE IF NOT EXISTS replay_rows (
         run INTEGER NOT NULL, position INTEGER NOT NULL, task_id TEXT NOT NULL, task_key TEXT NOT NULL,
         expected_output TEXT, output TEXT NOT NULL, inputs TEXT NOT NULL, was_replayed INTEGER NOT NULL,
         written_at REAL NOT NULL, PRIMARY KEY (run, position)) WITHOUT ROWID""",
 )
-_WRITE = "INSERT OR REPLACE INTO task_outputs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_READ = "SELECT * FROM task_outputs WHERE run = ? ORDER BY position"
-_LATEST_OF_TASK = "SELECT max(run) FROM task_outputs WHERE task_id = ?"
-_LATEST = "SELECT max(run) FROM task_outputs"
-_PRUNE = """DELETE FROM task_outputs WHERE run <= (
-    SELECT run FROM task_outputs GROUP BY run ORDER BY run DESC LIMIT 1 OFFSET ?)"""
+_WRITE = "INSERT OR REPLACE INTO replay_rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_READ = "SELECT * FROM replay_rows WHERE run = ? ORDER BY position"
+_LATEST_OF_TASK = "SELECT max(run) FROM replay_rows WHERE task_id = ?"
+_LATEST = "SELECT max(run) FROM replay_rows"
+_PRUNE = """DELETE FROM replay_rows WHERE run <= (
+    SELECT run FROM replay_rows GROUP BY run ORDER BY run DESC LIMIT 1 OFFSET ?)"""
 _PRUNE_EVERY = 100
 _STOCK = {name: getattr(TaskOutputStorageHandler, name) for name in ("add", "load", "reset", "update")}
+
+
+class _OfCrewAI(TaskOutputStorageHandler):
+    """CrewAI's own file, past what ``install()`` puts in the place of ``load``."""
+
+    load = _STOCK["load"]
+
 
 _encode = CrewJSONEncoder().encode
 _lock = threading.Lock()
@@ -183,7 +190,7 @@ class TaskOutputs:
         """Remove the rows of all runs, as ``crew.reset_memories("kickoff_outputs")`` asks for."""
         if self.keeping:
             return
-        _Write([("DELETE FROM task_outputs", ())]).perform()
+        _Write([("DELETE FROM replay_rows", ())]).perform()
 
     def _row(self, task_index: int, log: dict[str, Any]) -> tuple[Any, ...]:
         task = log["task"]
@@ -240,7 +247,7 @@ def replayable(crew: Any, task_id: str) -> Iterator[None]:
         finally:
             outputs.unchoose()
     else:
-        crew._task_output_handler = TaskOutputStorageHandler()
+        crew._task_output_handler = _OfCrewAI()
         try:
             yield
         finally:
