@@ -8,7 +8,7 @@ import json
 import os
 import re
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any
 from unittest import mock
 
@@ -65,12 +65,12 @@ class Seen:
             self.contexts.append((where, marks, user_mark.get()))
 
     def handler(self, source: Any, event: Any) -> None:
-        fields = {name: getattr(event, name, None) for name in type(event).model_fields}
+        marks = set(MARK.findall(repr(event)))
         with self._lock:
             self.events[event.event_id] = (
                 event.parent_event_id or event.started_event_id,
                 event.type,
-                marks_in(fields),
+                marks,
             )
 
     @contextlib.contextmanager
@@ -124,17 +124,19 @@ async def kickoff_marked(crew: Crew, number: int) -> Any:
 
 
 @pytest.fixture(autouse=True)
-async def _stored_aside(tmp_path: Any) -> AsyncIterator[None]:
+def _stored_aside(tmp_path: Any) -> Iterator[None]:
     with mock.patch.dict(os.environ, {"CREWAI_STORAGE_DIR": str(tmp_path)}):
         yield
-        await database().close()
+        database().close_sync()
 
 
 def stored_marks() -> list[set[str]]:
-    """The marks of each run's stored rows."""
+    """The marks of each run's stored rows; a row starts with the run that it belongs to."""
+    file = database()
     runs: dict[str, set[str]] = {}
-    for run_id, output, inputs in database().fetch_all_sync("SELECT run_id, output, inputs FROM task_outputs"):
-        runs.setdefault(str(run_id), set()).update(MARK.findall(f"{output} {inputs}"))
+    for (table,) in file.fetch_all_sync("SELECT name FROM sqlite_master WHERE type = 'table'"):
+        for run, *columns in file.fetch_all_sync(f"SELECT * FROM {table}"):
+            runs.setdefault(str(run), set()).update(MARK.findall(str(columns)))
     return list(runs.values())
 
 
