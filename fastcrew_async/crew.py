@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, cast
 
 from crewai.crew import Crew
@@ -90,39 +91,39 @@ class AsyncCrew:
 
         Raises:
             TypeError: one of `inputs` is not a mapping; nothing has been started.
-            ValueError: `concurrency` is less than 1.
+            ValueError: `concurrency` is not a whole number of 1 or more.
         """
         work = list(inputs)
         results: list[Any] = [None] * len(work)
-        async for index, result in self._each(work, concurrency, return_exceptions, progress):
-            results[index] = result
-            if on_result is not None:
-                outcome = on_result(index, result)
-                if asyncio.iscoroutine(outcome):
-                    await outcome
+        async with aclosing(self._each(work, concurrency, return_exceptions, progress)) as each:
+            async for index, result in each:
+                results[index] = result
+                if on_result is not None:
+                    outcome = on_result(index, result)
+                    if asyncio.iscoroutine(outcome):
+                        await outcome
         return results
 
-    async def as_completed(
+    def as_completed(
         self,
         inputs: Iterable[Inputs],
         *,
         concurrency: int | None = None,
         return_exceptions: bool = False,
         progress: Progress = False,
-    ) -> AsyncIterator[tuple[int, Any]]:
+    ) -> AsyncGenerator[tuple[int, Any], None]:
         """Run the crew once for each of `inputs`; gives the index and the output of each run as it ends.
 
         Leaving the iteration cancels the runs that have not ended. The arguments are those of
         :meth:`kickoff_for_each`.
         """
-        async for entry in self._each(list(inputs), concurrency, return_exceptions, progress):
-            yield entry
+        return self._each(list(inputs), concurrency, return_exceptions, progress)
 
     async def _each(
         self, work: list[Inputs], concurrency: int | None, return_exceptions: bool, progress: Progress
-    ) -> AsyncIterator[tuple[int, Any]]:
-        if concurrency is not None and (isinstance(concurrency, bool) or concurrency < 1):
-            raise ValueError(f"concurrency={concurrency!r} must be at least 1, or None for no limit")
+    ) -> AsyncGenerator[tuple[int, Any], None]:
+        if concurrency is not None and (type(concurrency) is not int or concurrency < 1):
+            raise ValueError(f"concurrency={concurrency!r} must be a whole number of 1 or more, or None for no limit")
         for index, entry in enumerate(work):
             if not isinstance(entry, Mapping):
                 raise TypeError(f"inputs[{index}] must be a dict or Mapping, got {type(entry).__name__}")
