@@ -12,7 +12,7 @@ import copy
 import threading
 import weakref
 from collections.abc import Callable, Coroutine
-from typing import Any, ClassVar, cast
+from typing import Annotated, Any, ClassVar, cast
 
 from crewai.agents.agent_executor import AgentExecutor as StockAgentExecutor
 from crewai.agents.agent_executor import AgentExecutorState
@@ -43,7 +43,7 @@ from crewai.utilities.token_counter_callback import TokenCalcHandler
 from crewai_core.printer import PRINTER
 from opentelemetry import baggage
 from opentelemetry.context import attach, detach
-from pydantic import PrivateAttr
+from pydantic import PlainSerializer, PrivateAttr
 
 from fastcrew_async.engine import events, files
 from fastcrew_async.engine.drivers import drive, drive_in_place
@@ -60,8 +60,11 @@ class AgentExecutor(StockAgentExecutor):
     ``invoke`` and ``invoke_async`` have CrewAI's signatures; :meth:`run` is what both drive.
     """
 
-    # The class itself: CrewAI otherwise builds a new pydantic class for each executor, which costs 8 ms.
-    initial_state: Any = AgentExecutorState
+    # The class itself: CrewAI otherwise builds a new pydantic class for each executor, which costs 8 ms. A checkpoint
+    # has None here, as one of CrewAI's own has.
+    initial_state: Annotated[Any, PlainSerializer(lambda _: None, return_type=None, when_used="json")] = (
+        AgentExecutorState
+    )
     is_crewai_internal: ClassVar[bool] = True
     _light: bool = PrivateAttr(default=False)  # shares the flow engine's state with others: never runs the flow
     _reserved: bool = PrivateAttr(default=False)  # chosen for an execution that is about to start
