@@ -21,7 +21,7 @@ FILES = (
     "agents/test_agent_executor.py",
     "agents/test_native_tool_calling.py",
 )
-LIMIT_S = 1200  # a run takes two and a half minutes on two cores
+LIMIT_S = 1200  # a run takes two and a half minutes on two idle cores
 
 
 def run(suite: Suite, engine: str, tests: list[str], *options: str) -> dict[str, dict[str, str]]:
@@ -64,7 +64,7 @@ def confirm(suite: Suite, found: list[Difference], rounds: int = 3) -> list[Diff
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.conformance", description=__doc__)
-    parser.add_argument("--workers", type=int, default=4, help="processes; the tests mostly wait (%(default)s)")
+    parser.add_argument("--workers", type=int, default=6, help="processes; the tests mostly wait (%(default)s)")
     parser.add_argument("--reuse", action="store_true", help="take the last stock run instead of a new one")
     parser.add_argument("-k", dest="match", default="", help="only tests that match, as pytest's -k")
     arguments = parser.parse_args()
