@@ -4,6 +4,7 @@
 #   make test     all that CI runs: lint, types, stub check, Rust tests, wheel smoke test, Python tests
 #   make check    the quick part of it: lint, types, stub check
 #   make bench    the measurements
+#   make conformance   CrewAI's own tests, with and without install(): five minutes, after a large download
 #   make wheel    a release wheel in dist/
 #   make build    the development environment with the compiled core
 
@@ -17,7 +18,7 @@ export CREWAI_DISABLE_TELEMETRY := true
 export OTEL_SDK_DISABLED := true
 export CREWAI_TRACING_ENABLED := false
 
-.PHONY: demo test check bench wheel build clean lint types stubs rust-test python-test smoke
+.PHONY: demo test check conformance bench wheel build clean lint types stubs rust-test python-test smoke
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -30,6 +31,9 @@ check: lint types stubs
 
 python-test: build
 	$(RUN) -m pytest
+
+conformance: build
+	$(RUN) -m tests.conformance
 
 bench: build
 	for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(RUN) $$file || exit 1; done
