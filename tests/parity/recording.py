@@ -17,6 +17,8 @@ from unittest import mock
 from crewai import Crew
 from crewai.events.event_context import _event_id_stack
 
+from fastcrew_async.engine.outputs import TaskOutputs, replayable
+
 from . import seen
 from .case import Case
 from .plain import plain
@@ -170,11 +172,17 @@ def _agent_state(agent: Any) -> dict[str, Any]:
 
 
 def _rows(subject: Any) -> list[Any]:
-    """What is stored of the crew's own tasks; CrewAI stores those of a crew inside a tool over them."""
+    """The stored rows that a replay of the crew's tasks starts from.
+
+    CrewAI's are those of the last run of all, ours those of the last run of the task; a crew inside a tool has its own.
+    """
     if not isinstance(subject, Crew):
         return []
-    own = {str(task.id) for task in subject.tasks}
-    rows = [row for row in subject._task_output_handler.load() or [] if row["task_id"] in own]
+    own = [str(task.id) for task in subject.tasks]
+    with contextlib.ExitStack() as stack:
+        if isinstance(subject._task_output_handler, TaskOutputs):
+            stack.enter_context(replayable(subject, own[0]))
+        rows = [row for row in subject._task_output_handler.load() or [] if row["task_id"] in own]
     return [{key: plain(value) for key, value in row.items() if key != "timestamp"} for row in rows]
 
 

@@ -1,0 +1,87 @@
+"""A checkpoint that one of CrewAI and this package wrote is restored by the other."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+from crewai import Agent, Crew, Task
+from crewai.events.event_bus import crewai_event_bus
+from crewai.llms.providers.openai.completion import OpenAICompletion
+from crewai.state.checkpoint_config import CheckpointConfig
+
+import fastcrew_async
+
+from .models import final
+from .recorder import fresh_context
+from .recording import storage
+
+
+@contextlib.contextmanager
+def engine(name: str) -> Iterator[None]:
+    if name == "stock":
+        yield
+        return
+    fastcrew_async.install()
+    try:
+        yield
+    finally:
+        fastcrew_async.uninstall()
+
+
+@pytest.fixture
+def asked() -> Iterator[list[Any]]:
+    """What CrewAI's own provider was asked; it answers by counting. A model of a test cannot be stored."""
+    asked: list[Any] = []
+
+    def answer(self: Any, messages: Any, *args: Any, **kwargs: Any) -> str:
+        asked.append(messages)
+        return final(f"answer {len(asked)}")
+
+    async def aanswer(self: Any, messages: Any, *args: Any, **kwargs: Any) -> str:
+        return answer(self, messages)
+
+    variables = {"CREWAI_STORAGE_DIR": storage(), "OPENAI_API_KEY": "none"}
+    with (
+        mock.patch.dict(os.environ, variables),
+        mock.patch.object(OpenAICompletion, "call", answer),
+        mock.patch.object(OpenAICompletion, "acall", aanswer),
+    ):
+        yield asked
+
+
+def two_tasks(folder: Path) -> Crew:
+    worker = Agent(role="Worker", goal="work", backstory="works", llm="gpt-4o-mini")
+    tasks = [
+        Task(name=f"job {n}", description=f"Job {n} about {{topic}}", expected_output="a report", agent=worker)
+        for n in range(2)
+    ]
+    checkpoint = CheckpointConfig(location=str(folder), on_events=["task_completed"])
+    return Crew(name="two", agents=[worker], tasks=tasks, checkpoint=checkpoint)
+
+
+def run(crew: Crew, **arguments: Any) -> Any:
+    result = fresh_context().run(asyncio.run, crew.akickoff(**arguments))
+    crewai_event_bus.flush()
+    return result
+
+
+@pytest.mark.parametrize("reader", ["stock", "ours"])
+@pytest.mark.parametrize("writer", ["stock", "ours"])
+def test_a_crew_goes_on_after_its_first_task(writer: str, reader: str, tmp_path: Path, asked: list[Any]) -> None:
+    with engine(writer):
+        run(two_tasks(tmp_path), inputs={"topic": "tea"})
+    written = sorted(tmp_path.rglob("*.json"))
+    assert len(written) == 2
+    with engine(reader):
+        result = run(two_tasks(tmp_path), from_checkpoint=CheckpointConfig(restore_from=str(written[0])))
+    assert [output.raw for output in result.tasks_output] == ["answer 1", "answer 3"]
+    assert len(asked) == 3
+    assert "Job 1 about tea" in str(asked[2])
+    assert "answer 1" in str(asked[2])
