@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+from crewai.events.event_bus import crewai_event_bus
+from crewai.events.event_context import _event_id_stack, pop_event_scope, push_event_scope
+from crewai.events.event_listener import event_listener
+from crewai.events.types.llm_events import LLMCallFailedEvent
+from crewai.events.types.task_events import TaskCompletedEvent, TaskStartedEvent
+from crewai.execution import begin_execution, end_execution
+
+from fastcrew_async.engine import events
+from tests import crews
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No scope is open before or after, and the console is quiet as in a kickoff of a crew that is not verbose."""
+    monkeypatch.setattr(event_listener.formatter, "verbose", False)
+    token = _event_id_stack.set(())
+    yield
+    _event_id_stack.reset(token)
+
+
+@pytest.fixture
+def in_a_run() -> Iterator[None]:
+    """Inside a kickoff, where CrewAI's own listeners have nothing to do."""
+    token = begin_execution()
+    yield
+    end_execution(token)
+
+
+def body() -> dict[str, Any]:
+    return {"context": None, "task": crews.task(crews.agent())}
+
+
+def not_built() -> dict[str, Any]:
+    raise AssertionError("nobody can see it, so it must not be built")
+
+
+@pytest.mark.usefixtures("in_a_run")
+def test_an_event_that_nobody_sees_is_not_built_but_has_its_place() -> None:
+    opened, future = events.tell(object(), TaskStartedEvent, not_built)
+    assert future is None
+    assert events.scope() == ((opened, "task_started"),)
+    events.tell(object(), TaskCompletedEvent, not_built)
+    assert events.scope() == ()
+
+
+@pytest.mark.usefixtures("in_a_run")
+def test_a_handler_sees_the_event_and_the_same_tree() -> None:
+    seen: list[Any] = []
+
+    def handler(source: Any, event: TaskStartedEvent) -> None:
+        seen.append(event)
+
+    push_event_scope("outer", "crew_kickoff_started")
+    crewai_event_bus.register_handler(TaskStartedEvent, handler)
+    try:
+        assert events.observed(TaskStartedEvent)
+        event_id, future = events.tell(object(), TaskStartedEvent, body)
+        assert future is not None
+        future.result(10)
+    finally:
+        crewai_event_bus.off(TaskStartedEvent, handler)
+    assert not events.observed(TaskStartedEvent)
+    assert [event.event_id for event in seen] == [event_id]
+    assert seen[0].parent_event_id == "outer"
+    assert events.scope()[-1] == (event_id, "task_started")
+
+
+@pytest.mark.usefixtures("in_a_run")
+def test_verbose_events_are_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    emitted: list[str] = []
+    monkeypatch.setattr(events, "emit", lambda source, event: emitted.append(event.type))
+    events.tell(object(), TaskStartedEvent, body, verbose=True)
+    assert emitted == ["task_started"]
+
+
+def test_a_replaced_emit_sees_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert events.observed(TaskStartedEvent)  # outside a run CrewAI's trace listener may be at work
+    token = begin_execution()
+    try:
+        assert not events.observed(TaskStartedEvent)
+        monkeypatch.setattr(crewai_event_bus, "emit", lambda source, event: None)
+        assert events.observed(TaskStartedEvent)
+    finally:
+        end_execution(token)
+
+
+def test_a_run_remembers_the_handlers_of_its_own_events_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours: Future[None] = Future()
+    other: Future[None] = Future()
+    futures = iter([other, ours])
+
+    def waits_for() -> list[Future[None]]:
+        waiting = events.wait_for_handlers()
+        try:
+            effect: Any = waiting.send(None)
+        except StopIteration:
+            return []
+        finally:
+            waiting.close()
+        return list(effect.futures)
+
+    monkeypatch.setattr(crewai_event_bus, "emit", lambda source, event: next(futures))
+    events.emit(None, TaskStartedEvent(**body()))  # of no run
+    token = events.begin_run()
+    try:
+        events.emit(None, TaskStartedEvent(**body()))
+        assert waits_for() == [ours]
+        nested = events.begin_run()
+        assert waits_for() == [ours]
+        events.end_run(nested)
+        ours.set_result(None)
+        assert waits_for() == []
+    finally:
+        events.end_run(token)
+    assert waits_for() == []
+
+
+def test_closing_what_an_error_left_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    emitted: list[Any] = []
+
+    def emit(source: Any, event: Any) -> None:
+        emitted.append(event)
+        pop_event_scope()
+
+    monkeypatch.setattr(events, "emit", emit)
+    push_event_scope("outer", "crew_kickoff_started")
+    mark = events.scope()
+    push_event_scope("task", "task_started")
+    push_event_scope("call", "llm_call_started")
+    events.close_scopes(mark, RuntimeError("down"), source="the model")
+    assert events.scope() == mark
+    assert [type(event) for event in emitted] == [LLMCallFailedEvent]
+    assert (emitted[0].error, emitted[0].call_id) == ("down", "call")
