@@ -33,7 +33,11 @@ def plain(value: Any, depth: int = 0) -> Any:
     if isinstance(value, (uuid.UUID, os.PathLike)):
         return str(value)
     if isinstance(value, dict):
-        return {str(plain(key, depth + 1)): plain(item, depth + 1) for key, item in value.items()}
+        return {
+            str(plain(key, depth + 1)): plain(item, depth + 1)
+            for key, item in value.items()
+            if key != "execution_time"  # measured
+        }
     if isinstance(value, (list, tuple)):
         return [plain(item, depth + 1) for item in value]
     if isinstance(value, (set, frozenset)):
