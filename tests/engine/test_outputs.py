@@ -18,7 +18,7 @@ from fastcrew_async.engine.outputs import TaskOutputs, database, kept, latest_ro
 from fastcrew_async.install.apply import install, uninstall
 from tests import crews
 
-EACH_RUN = "SELECT run, count(*) FROM task_outputs GROUP BY run ORDER BY run"
+EACH_RUN = "SELECT run, count(*) FROM replay_rows GROUP BY run ORDER BY run"
 
 
 @pytest.fixture(autouse=True)
@@ -72,7 +72,7 @@ def test_a_row_has_the_form_of_crewais_storage() -> None:
 async def test_the_row_is_in_the_file_when_the_effect_is_done() -> None:
     crew = crews.crew(crews.echo)
     await AsyncCrew(crew).kickoff({"topic": "tea"})
-    rows = await database().fetch_all("SELECT inputs FROM task_outputs")
+    rows = await database().fetch_all("SELECT inputs FROM replay_rows")
     assert rows == [('{"topic": "tea"}',)]
 
 
@@ -84,7 +84,7 @@ def test_any_kept_run_is_replayed(installed: None) -> None:
     assert [row["inputs"] for row in latest_rows()] == [{"topic": "milk"}] * 2
     assert crew.replay(first[1]).raw == "tea"
     assert runs() == [2, 2]  # the replayed task's row takes the place of its run's
-    replayed = database().fetch_all_sync("SELECT task_id, was_replayed FROM task_outputs ORDER BY was_replayed DESC")
+    replayed = database().fetch_all_sync("SELECT task_id, was_replayed FROM replay_rows ORDER BY was_replayed DESC")
     assert replayed[0] == (first[1], 1)
     assert [row[1] for row in replayed] == [1, 0, 0, 0]
     assert isinstance(crew._task_output_handler, TaskOutputs)
@@ -144,7 +144,7 @@ def test_old_runs_are_removed_beyond_the_number_kept(monkeypatch: pytest.MonkeyP
     for topic in ("tea", "milk", "water", "wine"):
         run(crew, topic)
     assert runs() == [2, 2]
-    kept_inputs = {str(row[0]) for row in database().fetch_all_sync("SELECT inputs FROM task_outputs")}
+    kept_inputs = {str(row[0]) for row in database().fetch_all_sync("SELECT inputs FROM replay_rows")}
     assert kept_inputs == {'{"topic": "water"}', '{"topic": "wine"}'}
 
 
