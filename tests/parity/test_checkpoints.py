@@ -79,8 +79,9 @@ def test_a_crew_goes_on_after_its_first_task(writer: str, reader: str, tmp_path:
         run(two_tasks(tmp_path), inputs={"topic": "tea"})
     written = sorted(tmp_path.rglob("*.json"))
     assert len(written) == 2
+    later = CheckpointConfig(restore_from=str(written[0]), location=str(tmp_path / "later"))
     with engine(reader):
-        result = run(two_tasks(tmp_path), from_checkpoint=CheckpointConfig(restore_from=str(written[0])))
+        result = run(two_tasks(tmp_path), from_checkpoint=later)
     assert [output.raw for output in result.tasks_output] == ["answer 1", "answer 3"]
     assert len(asked) == 3
     assert "Job 1 about tea" in str(asked[2])
