@@ -179,7 +179,7 @@ def median(runs: list[dict[str, Any]]) -> dict[str, Any]:
     row = dict(runs[0])
     for name in ("cpu_ms", "wall_s", "rss_kib"):
         if name in row:
-            row[name] = statistics.median(run[name] for run in runs)
+            row[name] = round(statistics.median(run[name] for run in runs), 3)
     for name in ("stall_ms", "threads"):
         if name in row:
             row[name] = max(run[name] for run in runs)
