@@ -17,17 +17,16 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-from crewai.events.base_events import BaseEvent, get_next_emission_sequence, reset_emission_counter
+from crewai.events.base_events import BaseEvent, _get_or_create_counter, _last_emitted, reset_emission_counter
 from crewai.events.event_bus import CrewAIEventsBus, _registered_entity_ids_var, crewai_event_bus
 from crewai.events.event_context import (
     SCOPE_ENDING_EVENTS,
     SCOPE_STARTING_EVENTS,
     _event_id_stack,
+    _last_event_id,
     get_current_parent_id,
-    pop_event_scope,
     push_event_scope,
     reset_last_event_id,
-    set_last_event_id,
 )
 from crewai.events.event_listener import event_listener
 from crewai.events.stream_context import _stream_sinks
@@ -103,20 +102,24 @@ def _pass_over(source: Any, kind: type[BaseEvent]) -> str:
     registered = _registered_entity_ids_var.get()
     if registered is None or id(source) not in registered:
         crewai_event_bus._register_source(source)
-    get_next_emission_sequence()
+    # get_next_emission_sequence() and set_last_event_id(), in place: this runs ten times and more in a kickoff.
+    number = next(_get_or_create_counter())
+    _last_emitted.set(number)
     event_id = _new_id()
     if name in SCOPE_ENDING_EVENTS:
-        pop_event_scope()
+        stack = _event_id_stack.get()
+        if stack:
+            _event_id_stack.set(stack[:-1])
     elif name in SCOPE_STARTING_EVENTS:
         push_event_scope(event_id, name)
-    set_last_event_id(event_id)
+    _last_event_id.set(event_id)
     return event_id
 
 
 def _new_id() -> str:
     """A random UUID's text (RFC 9562, version 4)."""
-    text = f"{_random.getrandbits(128):032x}"
-    return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-{'89ab'[int(text[16], 16) & 3]}{text[17:20]}-{text[20:]}"
+    text = f"{_random.getrandbits(122) | 2 << 122:031x}"  # the first digit carries the variant: 8, 9, a or b
+    return f"{text[1:9]}-{text[9:13]}-4{text[13:16]}-{text[0]}{text[16:19]}-{text[19:31]}"
 
 
 def reset_order() -> None:
