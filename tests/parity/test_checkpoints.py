@@ -37,12 +37,12 @@ def engine(name: str) -> Iterator[None]:
 
 @pytest.fixture
 def asked() -> Iterator[list[Any]]:
-    """What CrewAI's own provider was asked; it answers by counting. A model of a test cannot be stored."""
+    """What CrewAI's own provider was asked; it answers by the task. A model of a test cannot be stored."""
     asked: list[Any] = []
 
     def answer(self: Any, messages: Any, *args: Any, **kwargs: Any) -> str:
         asked.append(messages)
-        return final(f"answer {len(asked)}")
+        return final("a leaf" if "Job 0" in str(messages[-1]) else "a drink")
 
     async def aanswer(self: Any, messages: Any, *args: Any, **kwargs: Any) -> str:
         return answer(self, messages)
@@ -72,17 +72,26 @@ def run(crew: Crew, **arguments: Any) -> Any:
     return result
 
 
+def checkpoints(folder: Path) -> list[Path]:
+    """The files of a run's checkpoints, in their order."""
+    for attempt in range(5):
+        run(two_tasks(folder / str(attempt)), inputs={"topic": "tea"})
+        written = sorted((folder / str(attempt)).rglob("*.json"), key=lambda file: file.stat().st_mtime_ns)
+        if len(written) == 2:
+            return written
+    pytest.fail("CrewAI's handler, which reads the record of events while the run adds to it, lost five times")
+
+
 @pytest.mark.parametrize("reader", ["stock", "ours"])
 @pytest.mark.parametrize("writer", ["stock", "ours"])
 def test_a_crew_goes_on_after_its_first_task(writer: str, reader: str, tmp_path: Path, asked: list[Any]) -> None:
     with engine(writer):
-        run(two_tasks(tmp_path), inputs={"topic": "tea"})
-    written = sorted(tmp_path.rglob("*.json"))
-    assert len(written) == 2
+        written = checkpoints(tmp_path)
+    asked.clear()
     later = CheckpointConfig(restore_from=str(written[0]), location=str(tmp_path / "later"))
     with engine(reader):
         result = run(two_tasks(tmp_path), from_checkpoint=later)
-    assert [output.raw for output in result.tasks_output] == ["answer 1", "answer 3"]
-    assert len(asked) == 3
-    assert "Job 1 about tea" in str(asked[2])
-    assert "answer 1" in str(asked[2])
+    assert [output.raw for output in result.tasks_output] == ["a leaf", "a drink"]
+    assert len(asked) == 1
+    assert "Job 1 about tea" in str(asked)
+    assert "a leaf" in str(asked)
