@@ -142,7 +142,8 @@ def end_run(token: contextvars.Token[set[Future[Any]] | None]) -> None:
 
 async def wait_for_handlers() -> None:
     """Wait until the handlers of this run's events so far are done."""
-    futures = [future for future in _pending.get() or () if not future.done()]
+    pending = list(_pending.get() or ())  # at once: handlers that end on their threads take themselves out of the set
+    futures = [future for future in pending if not future.done()]
     if futures:
         await Handled(*futures)
 
