@@ -13,6 +13,7 @@ from crewai.events.types.task_events import TaskCompletedEvent, TaskStartedEvent
 from crewai.execution import begin_execution, end_execution
 
 from fastcrew_async.engine import events
+from fastcrew_async.engine.drivers import drive_in_place
 from tests import crews
 
 
@@ -138,3 +139,20 @@ def test_closing_what_an_error_left_open(monkeypatch: pytest.MonkeyPatch) -> Non
     assert events.scope() == mark
     assert [type(event) for event in emitted] == [LLMCallFailedEvent]
     assert (emitted[0].error, emitted[0].call_id) == ("down", "call")
+
+
+def test_handlers_that_end_while_they_are_looked_through_do_not_disturb() -> None:
+    pending: set[Any] = set()
+
+    class Ending:
+        def done(self) -> bool:
+            pending.clear()  # as a handler's thread does with its own
+            return True
+
+    pending.update({Ending(), Ending(), Ending()})
+    token = events._pending.set(pending)
+    try:
+        drive_in_place(events.wait_for_handlers())
+    finally:
+        events._pending.reset(token)
+    assert not pending
