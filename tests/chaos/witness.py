@@ -52,7 +52,10 @@ class Witness:
         """The started events of a run without exactly one event that ends them."""
         ends = Counter(event.started_event_id for event in self.events[run] if event.type in SCOPE_ENDING_EVENTS)
         begun = [event for event in self.events[run] if event.type in SCOPE_STARTING_EVENTS]
-        return [f"{event.type} has {ends[event.event_id]} ends" for event in begun if ends[event.event_id] != 1]
+        wrong = [f"{event.type} has {ends[event.event_id]} ends" for event in begun if ends[event.event_id] != 1]
+        if wrong:  # the whole story, which cannot be had again
+            print(run, *(f"{event.emission_sequence} {event.type}" for event in self.events[run]), sep="\n    ")
+        return wrong
 
 
 @asynccontextmanager
