@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 _STOCK: Any = import_module("crewai.agents.agent_executor")
 _STOCK_ASK = _STOCK.get_llm_response
+_ESTIMATE = BaseLLM.get_input_tokens_count
+_COMPARE = BaseLLM.is_context_window_overflowing_threshold
 
 
 class CallModel(Effect):
@@ -114,7 +116,7 @@ async def ask(
         "response_model": response_model,
     }
     with agent_utils._prepare_llm_call(executor, executor.messages, PRINTER, verbose=verbose) as messages:
-        if executor.respect_context_window and _overflows(llm, messages, tools, response_model):
+        if executor.respect_context_window and await _overflows(llm, messages, tools, response_model):
             await Blocking(
                 agent_utils._proactively_summarize_context,
                 llm=llm,
@@ -173,14 +175,30 @@ async def force_final_answer(executor: AgentExecutor) -> AgentFinish:
     return AgentFinish(thought=formatted.thought, output=formatted.text, text=formatted.text)
 
 
-def _overflows(llm: Any, messages: list[Any], tools: Any, response_model: Any) -> bool:
+async def _overflows(llm: Any, messages: list[Any], tools: Any, response_model: Any) -> bool:
     try:
-        return bool(llm.is_context_window_overflowing_threshold(messages, tools, response_model))
+        if counts_here(llm):
+            return bool(llm.is_context_window_overflowing_threshold(messages, tools, response_model))
+        return bool(await Blocking(llm.is_context_window_overflowing_threshold, messages, tools, response_model))
     except (HookAborted, LLMCallBlockedError):
         raise
     except Exception:
         logger.debug("Counting the tokens of the context failed; the call goes on without it.", exc_info=True)
         return False
+
+
+def counts_here(llm: Any) -> bool:
+    """Whether counting tokens is CrewAI's estimate of four characters a token, or is said to be as quick.
+
+    CrewAI's providers, and models of users, may ask a server for the number, with a sync request. A model of which that
+    is not true can have a class variable ``counts_tokens_locally = True``.
+    """
+    kind = type(llm)
+    return getattr(kind, "counts_tokens_locally", False) or (
+        getattr(kind, "get_input_tokens_count", None) is _ESTIMATE
+        and getattr(kind, "is_context_window_overflowing_threshold", None) is _COMPARE
+        and "get_input_tokens_count" not in llm.__dict__
+    )
 
 
 def _leave(scope: tuple[tuple[str, str], ...]) -> None:

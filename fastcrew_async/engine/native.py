@@ -37,6 +37,7 @@ from crewai.utilities.types import LLMMessage
 from fastcrew_async.engine.branches import Together
 from fastcrew_async.engine.effects import Blocking
 from fastcrew_async.engine.events import tell
+from fastcrew_async.engine.model import counts_here
 from fastcrew_async.engine.tool_call import ask_whether_to_cache, native_call, tool_name
 
 if TYPE_CHECKING:
@@ -58,9 +59,12 @@ async def run_native_tools(executor: AgentExecutor) -> bool:
         results = await Together(
             [_one_of_many(executor, call) for call in runnable], PARALLEL_CALLS, (HookAborted, ToolExecutionFailedError)
         )
-        return any(_append(executor, result) for result in results)
+        for result in results:
+            if await _append(executor, result):
+                return True
+        return False
     for call in runnable:
-        if _append(executor, await _execute(executor, call)):
+        if await _append(executor, await _execute(executor, call)):
             return True
     return False
 
@@ -85,8 +89,16 @@ def _report(executor: AgentExecutor, pending: list[Any]) -> list[Any]:
     return runnable
 
 
-def _append(executor: AgentExecutor, result: dict[str, Any]) -> bool:
-    content = executor._prepare_tool_result_for_context(result)
+def _is_short(llm: Any, text: Any) -> bool:
+    """Whether `text` is within the quarter of the context window from which on CrewAI keeps a result aside."""
+    return counts_here(llm) and isinstance(text, str) and len(text) <= llm.get_context_window_size()
+
+
+async def _append(executor: AgentExecutor, result: dict[str, Any]) -> bool:
+    if not executor.use_better_compaction or _is_short(executor.llm, result["result"]):
+        content = executor._prepare_tool_result_for_context(result)
+    else:  # its tokens are counted, and a long one goes into a file
+        content = await Blocking(executor._prepare_tool_result_for_context, result)
     message: LLMMessage = {
         "role": "tool",
         "tool_call_id": result["call_id"],

@@ -77,7 +77,7 @@ async def run_crew(crew: Crew, inputs: Mapping[str, Any] | None, input_files: An
         elif own.process == Process.hierarchical:
             result = await call_theirs(own, _HIERARCHICAL)
             if result is OURS:
-                own._create_manager_agent()
+                await Blocking(own._create_manager_agent)  # it may read a file of prompts
         else:
             raise NotImplementedError(f"The process '{own.process}' is not implemented yet.")
         if result is OURS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
+from typing import Any, ClassVar
 
 from crewai.events.types.llm_events import LLMCallType
 from crewai.llms.base_llm import BaseLLM, llm_call_context
@@ -21,6 +21,7 @@ class ScriptedLLM(BaseLLM):
     raises ``RuntimeError``.
     """
 
+    counts_tokens_locally: ClassVar[bool] = True
     latency: float = 0.0
     native: bool = False
     _prompter: Prompter = PrivateAttr()
