@@ -35,6 +35,7 @@ def no_blocking(request: pytest.FixtureRequest) -> Iterator[None]:
         function.can_block_in("<frozen importlib._bootstrap>", {"_find_and_load"})
         # /proc is memory, not a disk.
         function.can_block_in("engine/collector.py", {"_resident_bytes"})
+        function.can_block_in("engine/executor.py", {"_follow_traces"})  # once a process: whether CrewAI is to trace
     for name in ("os.getcwd", "os.stat"):
         # CrewAI looks whether there is a file of trained data, for each task; reading one would still be seen.
         detector.functions[name].can_block_in("crewai/utilities/file_handler.py", {"__init__", "load"})

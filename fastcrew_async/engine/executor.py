@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import copy
+import os
 import threading
 import weakref
 from collections.abc import Callable, Coroutine
@@ -107,8 +108,7 @@ class AgentExecutor(StockAgentExecutor):
         self._initialize_runtime_extension_attrs()
         self._definition = type(self).flow_definition()
         self._instance_persistence = self.persistence is not None
-        set_tracing_enabled(should_enable_tracing(override=self.tracing))
-        TraceCollectionListener().setup_listeners(crewai_event_bus)
+        _follow_traces(self.tracing)
         unbound: Any = dict.fromkeys(self._definition.methods)
         self._methods.update(unbound)
 
@@ -399,10 +399,28 @@ def new_executor(agent: Any) -> AgentExecutor:
         )
         tracing = is_tracing_enabled_in_context()
         executor.__dict__["tracing"] = tracing or None
-        set_tracing_enabled(should_enable_tracing(override=tracing or None))
-        TraceCollectionListener().setup_listeners(crewai_event_bus)
+        _follow_traces(tracing or None)
     remember(executor)
     return executor
+
+
+_traced: dict[str, bool] = {}  # by the setting: whether CrewAI's answer was to trace
+
+
+def _follow_traces(tracing: bool | None) -> None:
+    """What CrewAI's flows do as they are made: switch tracing, and let its listener decide whether to listen.
+
+    Without a choice of the run's own, the answer is in a file; it is read once per process and setting.
+    """
+    if tracing is None:
+        setting = os.environ.get("CREWAI_TRACING_ENABLED", "")
+        if setting not in _traced:
+            _traced[setting] = should_enable_tracing()
+            TraceCollectionListener().setup_listeners(crewai_event_bus)
+        set_tracing_enabled(_traced[setting])
+    else:
+        set_tracing_enabled(should_enable_tracing(override=tracing))
+        TraceCollectionListener().setup_listeners(crewai_event_bus)
 
 
 _living: dict[int, weakref.ref[AgentExecutor]] = {}
