@@ -112,11 +112,12 @@ def test_release_takes_idle_executors_from_their_agents_only() -> None:
 
 
 def test_executors_that_are_gone_are_forgotten() -> None:
-    gc.collect()
-    before = len(module._living)
     made = executor()
-    assert len(module._living) == before + 1
+    key = id(made)
+    assert module._living[key]() is made
     made.agent.agent_executor = None  # type: ignore[union-attr]
+    gone = module._living[key]
     del made
     gc.collect()
-    assert len(module._living) == before
+    assert gone() is None
+    assert module._living.get(key) is not gone
