@@ -30,7 +30,19 @@ class TurnstileStats:
 class Turnstile:
     """The turnstile of one event loop."""
 
-    __slots__ = ("__weakref__", "_armed", "_loop", "_spent", "_step", "_waiting", "slice", "steps", "used", "waited")
+    __slots__ = (
+        "__weakref__",
+        "_armed",
+        "_first",
+        "_loop",
+        "_spent",
+        "_step",
+        "_waiting",
+        "slice",
+        "steps",
+        "used",
+        "waited",
+    )
 
     def __init__(self, loop: asyncio.AbstractEventLoop, slice_seconds: float) -> None:
         self._loop = loop
@@ -39,6 +51,7 @@ class Turnstile:
         self._step = slice_seconds  # running mean of what one step takes
         self._armed = False
         self._waiting: deque[asyncio.Future[None]] = deque()
+        self._first: deque[asyncio.Future[None]] = deque()  # admitted once, when the slice was used up before they ran
         self.steps = 0
         self.used = 0.0
         self.waited = 0.0
@@ -46,7 +59,7 @@ class Turnstile:
     @property
     def closed(self) -> bool:
         """Whether the next step has to wait."""
-        return self.slice > 0 and (self._spent >= self.slice or bool(self._waiting))
+        return self.slice > 0 and (self._spent >= self.slice or bool(self._waiting) or bool(self._first))
 
     def spend(self, seconds: float) -> None:
         """Account for a step that took `seconds`."""
@@ -59,19 +72,25 @@ class Turnstile:
 
     async def turn(self) -> None:
         """Wait for a place in a coming iteration."""
-        future: asyncio.Future[None] = self._loop.create_future()
-        self._waiting.append(future)
-        if not self._armed:
-            self._arm()
         since = time.perf_counter()
         try:
-            await future
+            await self._place(self._waiting)
+            # How many are admitted goes by the mean of all steps; those that ran first may have been longer ones.
+            while self._spent >= self.slice:
+                await self._place(self._first)
         finally:
             self.waited += time.perf_counter() - since
 
+    def _place(self, line: deque[asyncio.Future[None]]) -> asyncio.Future[None]:
+        future: asyncio.Future[None] = self._loop.create_future()
+        line.append(future)
+        if not self._armed:
+            self._arm()
+        return future
+
     def stats(self) -> TurnstileStats:
         """Time used and time waited so far."""
-        return TurnstileStats(self.steps, self.used, self.waited, len(self._waiting))
+        return TurnstileStats(self.steps, self.used, self.waited, len(self._waiting) + len(self._first))
 
     def _arm(self) -> None:
         self._armed = True
@@ -81,12 +100,12 @@ class Turnstile:
         self._armed = False
         self._spent = 0.0
         places = max(1, int(self.slice / self._step)) if self._step > 0 else 1
-        while self._waiting and places:
-            future = self._waiting.popleft()
+        while places and (self._first or self._waiting):
+            future = (self._first or self._waiting).popleft()
             if not future.done():  # a cancelled step gives its place away
                 future.set_result(None)
                 places -= 1
-        if self._waiting:
+        if self._first or self._waiting:
             self._arm()
 
 
