@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from crewai import Agent, Crew, Task
 from crewai.llms.base_llm import BaseLLM
@@ -24,6 +24,7 @@ _TOPIC = re.compile(r"about <([^>]*)>")
 class Model(BaseLLM):
     """Two rounds of `calls` tool calls, then an answer that names the topic. Emits the events of a model."""
 
+    counts_tokens_locally: ClassVar[bool] = True
     native: bool = False
     calls: int = 1
     _witness: Witness = PrivateAttr()
