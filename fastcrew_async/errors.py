@@ -1,21 +1,21 @@
 """Every error that fastcrew-async raises of its own.
 
-    FastcrewError
-    ├── UnsupportedCrewAIError (ImportError)       install() met a CrewAI it does not know
-    ├── BackendUnavailableError (ImportError)      FASTCREW_ASYNC_BACKEND=rust without the compiled core
-    ├── RuntimeClosedError (RuntimeError)          the runtime was closed, or the interpreter is exiting
-    ├── ForkedProcessError (RuntimeError)          an object of the parent process was used after a fork
-    ├── CorePanicError (RuntimeError)              a defect of the compiled core; please report it
-    └── DatabaseError
-        ├── DatabaseClosedError                    the database object was closed
-        ├── DatabaseOpenError (OSError)            the file cannot be opened or created
-        ├── DatabaseBusyError (TimeoutError)       another process held the file past the busy timeout
-        ├── DatabaseLockedError                    a table is locked inside this process
-        ├── DatabaseFullError (OSError)            no space is left on the device
-        ├── DatabaseReadOnlyError (PermissionError)
-        ├── DatabaseCorruptError                   the file is not a database, or is damaged
-        ├── IntegrityError                         a constraint refused the statement
-        └── StatementError (ValueError)            the SQL or its parameters are wrong
+FastcrewError
+├── UnsupportedCrewAIError (ImportError)       install() met a CrewAI it does not know
+├── BackendUnavailableError (ImportError)      FASTCREW_ASYNC_BACKEND=rust without the compiled core
+├── RuntimeClosedError (RuntimeError)          the runtime was closed, or the interpreter is exiting
+├── ForkedProcessError (RuntimeError)          an object of the parent process was used after a fork
+├── CorePanicError (RuntimeError)              a defect of the compiled core; please report it
+└── DatabaseError
+    ├── DatabaseClosedError                    the database object was closed
+    ├── DatabaseOpenError (OSError)            the file cannot be opened or created
+    ├── DatabaseBusyError (TimeoutError)       another process held the file past the busy timeout
+    ├── DatabaseLockedError                    a table is locked inside this process
+    ├── DatabaseFullError (OSError)            no space is left on the device
+    ├── DatabaseReadOnlyError (PermissionError)
+    ├── DatabaseCorruptError                   the file is not a database, or is damaged
+    ├── IntegrityError                         a constraint refused the statement
+    └── StatementError (ValueError)            the SQL or its parameters are wrong
 """
 
 from __future__ import annotations

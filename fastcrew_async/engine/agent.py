@@ -36,6 +36,7 @@ from fastcrew_async.engine.drivers import Deadline
 from fastcrew_async.engine.effects import Blocking, Either
 from fastcrew_async.engine.equip import ready_executor, set_up_executor
 from fastcrew_async.engine.executor import AgentExecutor
+from fastcrew_async.engine.fields import private, put
 from fastcrew_async.engine.seams import OURS, Pair, replaced
 from fastcrew_async.engine.seams import theirs as call_theirs
 
@@ -87,8 +88,8 @@ async def execute_task(agent: BaseAgent, task: Task, context: str | None, tools:
         if ours:
             executor._reserved = False
     if ours:
-        own.agent_executor = executor  # whose messages are kept; another task of this agent may have its own by now
-    if own._mcp_resolver is not None or replaced(own, "_finalize_task_execution", _STOCK_FINALIZE):
+        put(own, agent_executor=executor)  # whose messages are kept; another task of this agent may have its own by now
+    if private(own)["_mcp_resolver"] is not None or replaced(own, "_finalize_task_execution", _STOCK_FINALIZE):
         return await Blocking(own._finalize_task_execution, task, result)
     return _finalize(own, task, result)
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 import gc
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from fastcrew_async.config import settings
@@ -57,14 +55,16 @@ def stop() -> None:
         gc.unfreeze()
 
 
-@contextmanager
-def busy() -> Iterator[None]:
-    """While any run is inside, full collections are held back."""
-    _enter()
-    try:
-        yield
-    finally:
+class _Busy:
+    def __enter__(self) -> None:
+        _enter()
+
+    def __exit__(self, *_: object) -> None:
         _leave()
+
+
+BUSY = _Busy()
+"""While any run is inside (``with BUSY:``), full collections are held back."""
 
 
 def _enter() -> None:

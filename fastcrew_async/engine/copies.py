@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
 
@@ -23,6 +21,7 @@ from crewai.tasks.llm_guardrail import LLMGuardrail
 from crewai.utilities.token_counter_callback import TokenProcess
 
 from fastcrew_async.engine.beside import Beside
+from fastcrew_async.engine.fields import put
 from fastcrew_async.engine.outputs import TaskOutputs
 
 IDLE_COPIES = 64
@@ -41,28 +40,37 @@ class Copies:
 _copies: Beside[Copies] = Beside(Copies)
 
 
-@contextmanager
-def exclusive(crew: Crew) -> Iterator[Crew]:
-    """`crew` itself when nothing runs it, else a copy of it; given back at the end."""
-    copies = _copies.of(crew)
-    with copies.lock:
-        own = not copies.busy
-        copies.busy = True
-        taken = crew if own else (copies.idle.pop() if copies.idle else None)
-    if taken is None:
-        taken = copy_of(crew)
-    elif not own:
-        _forget_run(taken)
-    try:
-        yield taken
-    finally:
+class exclusive:
+    """``with exclusive(crew) as taken``: `crew` itself when nothing runs it, else a copy; given back at the end."""
+
+    __slots__ = ("_copies", "_crew", "_own", "_taken")
+
+    def __init__(self, crew: Crew) -> None:
+        self._crew = crew
+        self._copies = _copies.of(crew)
+
+    def __enter__(self) -> Crew:
+        copies = self._copies
         with copies.lock:
-            if own:
+            self._own = not copies.busy
+            copies.busy = True
+            taken = self._crew if self._own else (copies.idle.pop() if copies.idle else None)
+        if taken is None:
+            taken = copy_of(self._crew)
+        elif not self._own:
+            _forget_run(taken)
+        self._taken = taken
+        return taken
+
+    def __exit__(self, *_: object) -> None:
+        copies = self._copies
+        with copies.lock:
+            if self._own:
                 copies.busy = False
             elif len(copies.idle) < IDLE_COPIES:
-                copies.idle.append(taken)
+                copies.idle.append(self._taken)
             else:
-                _take_apart(taken)
+                _take_apart(self._taken)
 
 
 def copy_of(crew: Crew) -> Crew:
@@ -76,16 +84,16 @@ class _Copy:
         self._made: dict[int, Any] = {}
         crew: Any = copy.copy(original)
         self.crew = crew
-        _set(crew, id=uuid4(), security_config=copy.copy(original.security_config))
+        put(crew, id=uuid4(), security_config=copy.copy(original.security_config))
         if not isinstance(original._task_output_handler, TaskOutputs):
             crew._task_output_handler = original._task_output_handler
         else:
             crew._task_output_handler = TaskOutputs()
-        _set(crew, function_calling_llm=self._llm(original.__dict__.get("function_calling_llm")))
-        _set(crew, manager_llm=self._llm(original.manager_llm))
-        _set(crew, agents=[self._agent(agent) for agent in original.agents])
-        _set(crew, manager_agent=self._agent(original.manager_agent))
-        _set(crew, tasks=[self._task(task) for task in original.tasks])
+        put(crew, function_calling_llm=self._llm(original.__dict__.get("function_calling_llm")))
+        put(crew, manager_llm=self._llm(original.manager_llm))
+        put(crew, agents=[self._agent(agent) for agent in original.agents])
+        put(crew, manager_agent=self._agent(original.manager_agent))
+        put(crew, tasks=[self._task(task) for task in original.tasks])
         _forget_run(crew)
 
     def _llm(self, original: Any) -> Any:
@@ -112,7 +120,7 @@ class _Copy:
             return self._made[id(original)]
         agent: Any = copy.copy(original)
         self._made[id(original)] = agent
-        _set(
+        put(
             agent,
             id=uuid4(),
             crew=self.crew,
@@ -122,7 +130,7 @@ class _Copy:
             security_config=copy.copy(original.security_config),
         )
         if "function_calling_llm" in original.__dict__:
-            _set(agent, function_calling_llm=self._llm(original.__dict__["function_calling_llm"]))
+            put(agent, function_calling_llm=self._llm(original.__dict__["function_calling_llm"]))
         agent._token_process = TokenProcess()
         if hasattr(agent, "_mcp_resolver"):
             agent._mcp_resolver = None
@@ -134,7 +142,7 @@ class _Copy:
         task: Any = copy.copy(original)
         self._made[id(original)] = task
         context = original.context
-        _set(
+        put(
             task,
             id=uuid4(),
             agent=self._agent(original.agent),
@@ -157,18 +165,13 @@ def _take_apart(crew: Any) -> None:
     agents = (*crew.agents, crew.manager_agent, *(task.agent for task in crew.tasks))
     for agent in agents:
         if agent is not None:
-            _set(agent, agent_executor=None)
-    _set(crew, agents=[], manager_agent=None, tasks=[])
-
-
-def _set(model: Any, **values: Any) -> None:
-    """Set fields past the validators, which have seen the same values on the original."""
-    model.__dict__.update(values)
+            put(agent, agent_executor=None)
+    put(crew, agents=[], manager_agent=None, tasks=[])
 
 
 def _forget_run(crew: Any) -> None:
     """Bring a copy to where a run begins: texts with their placeholders, nothing counted, nothing cached."""
-    _set(crew, usage_metrics=None, token_usage=None, execution_logs=[], checkpoint_kickoff_event_id=None)
+    put(crew, usage_metrics=None, token_usage=None, execution_logs=[], checkpoint_kickoff_event_id=None)
     crew._inputs = None
     crew._kickoff_event_id = None
     crew._cache_handler = CacheHandler()
@@ -181,7 +184,7 @@ def _forget_run(crew: Any) -> None:
 
 
 def _forget_run_of_agent(agent: Any, cache: CacheHandler) -> None:
-    _set(
+    put(
         agent,
         role=agent._original_role or agent.role,
         goal=agent._original_goal or agent.goal,
@@ -191,7 +194,7 @@ def _forget_run_of_agent(agent: Any, cache: CacheHandler) -> None:
     if agent.tools_handler is not None:
         handler = ToolsHandler()
         handler.cache = cache if agent.tools_handler.cache is not None else None
-        _set(agent, tools_handler=handler)
+        put(agent, tools_handler=handler)
     for name, value in (("_times_executed", 0), ("_last_messages", [])):
         if hasattr(agent, name):
             setattr(agent, name, value)
@@ -203,7 +206,7 @@ def _forget_run_of_agent(agent: Any, cache: CacheHandler) -> None:
 
 
 def _forget_run_of_task(task: Any) -> None:
-    _set(
+    put(
         task,
         description=task._original_description or task.description,
         expected_output=task._original_expected_output or task.expected_output,

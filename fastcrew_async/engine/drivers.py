@@ -11,7 +11,7 @@ from time import perf_counter
 from typing import Any, TypeVar
 
 from fastcrew_async.engine.effects import Effect
-from fastcrew_async.engine.turnstile import turnstile
+from fastcrew_async.engine.turnstile import age, next_age, turnstile
 
 T = TypeVar("T")
 Work = Coroutine[Effect, Any, T]
@@ -23,6 +23,7 @@ async def drive(work: Work[T]) -> T:
     gate = turnstile()
     value: Any = None
     error: BaseException | None = None
+    begun = age.set(next_age()) if age.get() is None else None
     try:
         while True:
             if gate.closed:
@@ -46,6 +47,8 @@ async def drive(work: Work[T]) -> T:
             del effect
     finally:
         work.close()
+        if begun is not None:
+            age.reset(begun)
 
 
 def drive_in_place(work: Work[T], abandoned: threading.Event | None = None) -> T:

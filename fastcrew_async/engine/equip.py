@@ -21,6 +21,7 @@ from crewai.utilities.i18n import I18N_DEFAULT
 from crewai.utilities.prompts import Prompts
 
 from fastcrew_async.engine.executor import AgentExecutor, new_executor
+from fastcrew_async.engine.fields import private, put
 from fastcrew_async.engine.seams import replaced
 
 _STOCK_CREATE: Any = Agent.create_agent_executor
@@ -70,7 +71,7 @@ def ready_executor(agent: Any) -> Any:
     if not isinstance(agent.llm, BaseLLM):
         raise RuntimeError("LLM must be resolved before creating agent executor.")
     executor = new_executor(agent)
-    agent.agent_executor = executor
+    put(agent, agent_executor=executor)
     return executor
 
 
@@ -146,5 +147,5 @@ def _prompt(agent: Any, tools: list[Any]) -> tuple[Any, list[str], Any]:
     stop_words = [I18N_DEFAULT.slice("observation")]
     if agent.response_template:
         stop_words.append(agent.response_template.split("{{ .Response }}")[1].strip())
-    controller = agent._rpm_controller
+    controller = private(agent)["_rpm_controller"]
     return prompt, stop_words, controller.check_or_wait if controller else None

@@ -32,6 +32,7 @@ from crewai.events.event_listener import event_listener
 from crewai.events.stream_context import _stream_sinks
 from crewai.events.types.llm_events import LLMCallFailedEvent
 from crewai.execution import get_execution_uuid
+from crewai.task import Task
 
 from fastcrew_async.engine.effects import Handled
 
@@ -99,9 +100,10 @@ def _pass_over(source: Any, kind: type[BaseEvent]) -> str:
     name = _names.get(kind)
     if name is None:
         name = _names[kind] = str(kind.model_fields["type"].default)
-    registered = _registered_entity_ids_var.get()
-    if registered is None or id(source) not in registered:
-        crewai_event_bus._register_source(source)
+    if type(source) is not Task:  # a task is none of the entities that a checkpoint holds by itself
+        registered = _registered_entity_ids_var.get()
+        if registered is None or id(source) not in registered:
+            crewai_event_bus._register_source(source)
     # get_next_emission_sequence() and set_last_event_id(), in place: this runs ten times and more in a kickoff.
     number = next(_get_or_create_counter())
     _last_emitted.set(number)

@@ -41,6 +41,7 @@ from crewai.utilities.agent_utils import _llm_stop_words_applied, handle_unknown
 from crewai.utilities.env import _env_context_emitted, get_env_context
 from crewai.utilities.planning_types import TodoList
 from crewai.utilities.token_counter_callback import TokenCalcHandler
+from crewai.utilities.types import LLMMessage
 from crewai_core.printer import PRINTER
 from opentelemetry import baggage
 from opentelemetry.context import attach, detach
@@ -49,6 +50,7 @@ from pydantic import PlainSerializer, PrivateAttr
 from fastcrew_async.engine import events, files
 from fastcrew_async.engine.drivers import drive, drive_in_place
 from fastcrew_async.engine.effects import Blocking, Either, Handled
+from fastcrew_async.engine.fields import private
 from fastcrew_async.engine.loop import agent_loop
 from fastcrew_async.engine.seams import OURS, Pair
 from fastcrew_async.engine.seams import theirs as call_theirs
@@ -87,8 +89,23 @@ class AgentExecutor(StockAgentExecutor):
     @property
     def state(self) -> AgentExecutorState:
         """The run's state."""
-        found: AgentExecutorState = self._state
+        found: AgentExecutorState = private(self)["_state"]
         return found
+
+    @property
+    def flow_id(self) -> str:
+        """The id of the run's state; empty before there is one."""
+        state = private(self).get("_state")
+        return state.id if state is not None else ""
+
+    @property
+    def messages(self) -> list[LLMMessage]:
+        """The run's messages."""
+        return self.state.messages
+
+    @messages.setter
+    def messages(self, value: list[LLMMessage]) -> None:
+        self.state.messages = value
 
     def _setup_native_tools(self) -> None:
         if self.original_tools:
@@ -96,7 +113,8 @@ class AgentExecutor(StockAgentExecutor):
             self._tool_name_mapping = cast(Any, mapping)
 
     def _cleanup_deferred_tool_results(self) -> None:
-        if self._deferred_file_aliases or self._tool_result_artifact_store or self._deferred_file_reader:
+        own = private(self)
+        if own["_deferred_file_aliases"] or own["_tool_result_artifact_store"] or own["_deferred_file_reader"]:
             super()._cleanup_deferred_tool_results()
 
     def _flow_post_init(self, definition: Any = None) -> None:

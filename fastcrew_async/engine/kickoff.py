@@ -79,7 +79,7 @@ def kickoff_in_place(
 
 
 async def _run(crew: Crew, inputs: Inputs, input_files: Any) -> CrewOutput:
-    with collector.busy(), exclusive(crew) as taken:
+    with collector.BUSY, exclusive(crew) as taken:
         return await run_crew(taken, inputs, input_files)
 
 
@@ -88,7 +88,7 @@ def _stream(crew: Crew, run: Callable[[Crew], Any]) -> CrewStreamingOutput:
 
     def run_streaming() -> None:
         try:
-            with collector.busy(), exclusive(crew) as taken, _not_streaming(taken):
+            with collector.BUSY, exclusive(crew) as taken, _not_streaming(taken):
                 context.result_holder.append(run(taken))
         except Exception as error:
             signal_error(context.state, error)
@@ -108,7 +108,7 @@ def _stream_async(crew: Crew, run: Callable[[Crew], Awaitable[CrewOutput]]) -> C
 
     async def run_streaming() -> None:
         try:
-            with collector.busy(), exclusive(crew) as taken, _not_streaming(taken):
+            with collector.BUSY, exclusive(crew) as taken, _not_streaming(taken):
                 context.result_holder.append(await run(taken))
         except Exception as error:
             signal_error(context.state, error, is_async=True)

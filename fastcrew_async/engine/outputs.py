@@ -25,6 +25,7 @@ from crewai_core.paths import db_storage_path
 from fastcrew_async import workers
 from fastcrew_async.config import settings
 from fastcrew_async.engine.effects import Effect
+from fastcrew_async.engine.fields import private
 from fastcrew_async.store import Database
 
 _Statement = tuple[str, tuple[Any, ...]]
@@ -209,16 +210,20 @@ class TaskOutputs:
 
 def outputs_of(crew: Any) -> TaskOutputs | None:
     """The crew's task outputs, put in the place of CrewAI's own handler. None where the user has one of theirs."""
-    handler = crew._task_output_handler
+    own = private(crew)
+    handler = own["_task_output_handler"]
     if isinstance(handler, TaskOutputs):
         return handler
     if type(handler) is not TaskOutputStorageHandler or any(
-        inspect.unwrap(getattr(TaskOutputStorageHandler, name)) is not stock for name, stock in _STOCK.items()
+        _unwrapped(getattr(TaskOutputStorageHandler, name)) is not stock for name, stock in _STOCK.items()
     ):
         return None
-    ours = TaskOutputs()
-    crew._task_output_handler = ours
+    ours = own["_task_output_handler"] = TaskOutputs()
     return ours
+
+
+def _unwrapped(method: Any) -> Any:
+    return inspect.unwrap(method) if hasattr(method, "__wrapped__") else method
 
 
 @contextmanager

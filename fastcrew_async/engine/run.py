@@ -43,6 +43,7 @@ from fastcrew_async.engine.beside import Beside
 from fastcrew_async.engine.drivers import Join, Spawn, Stop
 from fastcrew_async.engine.effects import Blocking, CallUser, Either, Handled
 from fastcrew_async.engine.equip import ready_executor
+from fastcrew_async.engine.fields import private, put
 from fastcrew_async.engine.outputs import outputs_of
 from fastcrew_async.engine.seams import OURS, Pair, replaced
 from fastcrew_async.engine.seams import theirs as call_theirs
@@ -133,21 +134,21 @@ async def _prepare(crew: Any, inputs: Mapping[str, Any] | None, input_files: Any
             raise TypeError(f"inputs must be a dict or Mapping, got {type(inputs).__name__}")
         given = dict(inputs)
     start: Any = ExecutionStartContext(crew=crew, inputs=given if given is not None else {}, payload=given)
-    crew._execution_start_dispatched = False
-    crew._execution_end_dispatched = False
+    own = private(crew)
+    own.update(_execution_start_dispatched=False, _execution_end_dispatched=False)
     dispatch(InterceptionPoint.EXECUTION_START, start)
-    crew._execution_start_dispatched = True
+    own["_execution_start_dispatched"] = True
     given = start.payload
     for callback in crew.before_kickoff_callbacks:
         given = await CallUser(callback, {} if given is None else given)
     context: Any = InputContext(crew=crew, inputs=given if given is not None else {}, payload=given)
     dispatch(InterceptionPoint.INPUT, context)
     given = context.payload
-    if resuming and crew._kickoff_event_id:
+    if resuming and own["_kickoff_event_id"]:
         _show_resuming(crew)
     else:
         body = {"crew_name": crew.name, "inputs": given}
-        crew._kickoff_event_id, future = events.tell(crew, CrewKickoffStartedEvent, lambda: body)
+        own["_kickoff_event_id"], future = events.tell(crew, CrewKickoffStartedEvent, lambda: body)
         if future is not None:
             await Handled(future)
     outputs = outputs_of(crew)
@@ -155,7 +156,7 @@ async def _prepare(crew: Any, inputs: Mapping[str, Any] | None, input_files: Any
         await Blocking(crew._task_output_handler.reset)
     else:
         outputs.begin_run()
-    crew._logging_color = "bold_purple"
+    own["_logging_color"] = "bold_purple"
     from_flow = baggage.get_baggage("flow_input_files")
     all_files = {**(from_flow if isinstance(from_flow, dict) else {}), **(input_files or {})}
     if given is not None:
@@ -163,7 +164,7 @@ async def _prepare(crew: Any, inputs: Mapping[str, Any] | None, input_files: Any
     if all_files:
         await Blocking(store_files, crew.id, all_files)
     if given is not None:
-        crew._inputs = given
+        own["_inputs"] = given
         crew._interpolate_inputs(given)
     crew._set_tasks_callbacks()
     crew._set_allow_crewai_trigger_context_for_first_task()
@@ -191,7 +192,7 @@ def _restored(crew: Any) -> bool:
     kickoffs = _kickoffs.of(crew)
     restored = crew.checkpoint_kickoff_event_id is not None and not kickoffs.ran
     if not restored:
-        crew.checkpoint_kickoff_event_id = None
+        put(crew, checkpoint_kickoff_event_id=None)
     kickoffs.ran = True
     return restored
 
@@ -211,7 +212,7 @@ async def _set_up_agents(crew: Any) -> None:
         # A deprecated field of both: read past its warning, and set only where there is something to set.
         if not agent.__dict__.get("function_calling_llm") and crew.__dict__.get("function_calling_llm"):
             agent.function_calling_llm = crew.__dict__["function_calling_llm"]
-        if not agent.step_callback:
+        if not agent.step_callback and crew.step_callback:
             agent.step_callback = crew.step_callback
         executor = getattr(agent, "agent_executor", None)
         if executor and getattr(executor, "_resuming", False):
@@ -294,11 +295,13 @@ def _needs_more_tools(crew: Any, agent: Any, task: Task) -> bool:
     """Whether ``Crew._prepare_tools`` would add anything; it looks into the file store, and may resolve MCP servers."""
     fields = agent.__dict__  # read past the deprecation warnings of some of them
     return bool(
-        any(
-            fields.get(name)
-            for name in ("allow_delegation", "allow_code_execution", "multimodal", "apps", "mcps", "memory")
-        )
-        or crew._memory is not None
+        fields.get("allow_delegation")
+        or fields.get("allow_code_execution")
+        or fields.get("multimodal")
+        or fields.get("apps")
+        or fields.get("mcps")
+        or fields.get("memory")
+        or private(crew)["_memory"] is not None
         or files.stored(crew.id, task.id)
     )
 
@@ -342,7 +345,7 @@ async def _store(crew: Any, task: Task, output: TaskOutput, index: int, replayed
             "agent": output.agent,
             "messages": output.messages,
         },
-        "inputs": crew._inputs or {},
+        "inputs": private(crew)["_inputs"] or {},
         "was_replayed": replayed,
     }
     effect = outputs.write(index, log)
@@ -357,19 +360,20 @@ async def _crew_output(crew: Any, outputs: list[TaskOutput]) -> CrewOutput:
     final = next((output for output in reversed(outputs) if output.raw), None)
     if final is None:
         raise ValueError("No valid task outputs available to create crew output.")
+    own = private(crew)
     crew._finish_execution(final.raw)
     usage: UsageMetrics = crew.calculate_usage_metrics()
-    crew.token_usage = usage
+    put(crew, token_usage=usage)
     result: Any = CrewOutput(
         raw=final.raw, pydantic=final.pydantic, json_dict=final.json_dict, tasks_output=outputs, token_usage=usage
     )
     boundary: Any = OutputContext(crew=crew, output=result, payload=result)
     dispatch(InterceptionPoint.OUTPUT, boundary)
     end: Any = ExecutionEndContext(crew=crew, output=boundary.payload, payload=boundary.payload)
-    crew._execution_end_dispatched = True
+    own["_execution_end_dispatched"] = True
     dispatch(InterceptionPoint.EXECUTION_END, end)
     result = end.payload
-    if isinstance(result, CrewOutput):
+    if isinstance(result, CrewOutput) and final.raw != result.raw:
         final.raw = result.raw
     if _memories(crew):
         await Blocking(crew._drain_memory_writes)
@@ -378,7 +382,7 @@ async def _crew_output(crew: Any, outputs: list[TaskOutput]) -> CrewOutput:
         "crew_name": crew.name,
         "output": final,
         "total_tokens": usage.total_tokens,
-        "started_event_id": crew._kickoff_event_id,
+        "started_event_id": own["_kickoff_event_id"],
     }
     events.tell(crew, CrewKickoffCompletedEvent, lambda: completed)
     return cast(CrewOutput, result)
@@ -386,9 +390,14 @@ async def _crew_output(crew: Any, outputs: list[TaskOutput]) -> CrewOutput:
 
 def _memories(crew: Any) -> bool:
     """Whether anything of this crew may still be saving memories."""
-    owners = (crew, crew.manager_agent, *crew.agents)
-    memories = (crew._memory, *(getattr(owner, "memory", None) for owner in owners))
-    return any(memory is not None and not isinstance(memory, bool) for memory in memories)
+    for memory in (private(crew)["_memory"], crew.memory, *(getattr(agent, "memory", None) for agent in _agents(crew))):
+        if memory is not None and not isinstance(memory, bool):
+            return True
+    return False
+
+
+def _agents(crew: Any) -> list[Any]:
+    return crew.agents if crew.manager_agent is None else [*crew.agents, crew.manager_agent]
 
 
 def _show_resuming(crew: Any) -> None:

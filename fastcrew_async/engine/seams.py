@@ -38,7 +38,14 @@ class Pair:
 
 async def theirs(owner: Any, pair: Pair, *args: Any, **kwargs: Any) -> Any:
     """What the user's version of a method gives; ``OURS`` when CrewAI's own is in place."""
-    if replaced(owner, pair.sync_name, pair.sync) or replaced(owner, pair.async_name, pair.asynchronous):
+    kind = type(owner)
+    own = getattr(owner, "__dict__", ())
+    if (  # replaced() of both, in place: this runs six times in a kickoff
+        pair.sync_name in own
+        or pair.async_name in own
+        or getattr(kind, pair.sync_name, None) is not pair.sync
+        or getattr(kind, pair.async_name, None) is not pair.asynchronous
+    ):
         return await Theirs(owner, pair, *args, **kwargs)
     return OURS
 

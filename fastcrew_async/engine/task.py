@@ -27,6 +27,7 @@ from pydantic import BaseModel
 from fastcrew_async.engine import events, files
 from fastcrew_async.engine.agent import execute_task
 from fastcrew_async.engine.effects import Blocking, CallUser, Either
+from fastcrew_async.engine.fields import private, put
 from fastcrew_async.engine.seams import OURS, Pair
 from fastcrew_async.engine.seams import theirs as call_theirs
 
@@ -43,7 +44,7 @@ async def run_task(task: Task, agent: BaseAgent | None, context: str | None, too
     theirs = await call_theirs(task, _EXECUTE, agent=agent, context=context, tools=tools)
     if theirs is not OURS:
         return cast(TaskOutput, theirs)
-    task.start_time = datetime.datetime.now()
+    put(task, start_time=datetime.datetime.now())
     theirs = await call_theirs(task, _CORE, agent, context, tools)
     if theirs is not OURS:
         return cast(TaskOutput, theirs)
@@ -61,13 +62,13 @@ async def run_task(task: Task, agent: BaseAgent | None, context: str | None, too
 
 async def _run(task: Task, agent: BaseAgent | None, context: str | None, tools: Any, mark: events.Scope) -> TaskOutput:
     try:
-        task.agent = agent
+        put(task, agent=agent)
         if not agent:
             raise Exception(
                 f"The task '{task.description}' has no agent assigned, therefore it can't be executed directly and "
                 "should be executed in a Crew using a specific process that support that, like hierarchical."
             )
-        task.prompt_context = context
+        put(task, prompt_context=context)
         tools = tools or task.tools or []
         task.processed_by_agents.add(agent.role)
         executor: Any = agent.agent_executor
@@ -79,18 +80,19 @@ async def _run(task: Task, agent: BaseAgent | None, context: str | None, tools: 
             result = await execute_task(agent, task, step.payload, tools)
             messages = cast(Any, agent).last_messages  # now: another task of this agent may end while this one waits
         task._post_agent_execution(agent)
-        guarded = bool(task._guardrails or task._guardrail)
+        own = private(task)
+        guardrails, guardrail = own["_guardrails"], own["_guardrail"]
+        guarded = bool(guardrails or guardrail)
         output = await _output(task, agent, result, messages, list(failures), convert=not guarded)
         if guarded:
-            for index, guardrail in enumerate(task._guardrails):
-                output = await _guard(task, agent, tools, output, guardrail, index)
-            if task._guardrail:
-                output = await _guard(task, agent, tools, output, task._guardrail, None)
+            for index, one in enumerate(guardrails):
+                output = await _guard(task, agent, tools, output, one, index)
+            if guardrail:
+                output = await _guard(task, agent, tools, output, guardrail, None)
         done = StepContext(kind="task", output=output, payload=output, **_step(task, agent))
         dispatch(InterceptionPoint.POST_STEP, done)
         output = cast(TaskOutput, done.payload)
-        task.output = output
-        task.end_time = datetime.datetime.now()
+        put(task, output=output, end_time=datetime.datetime.now())
         if task.callback:
             await CallUser(task.callback, output)
         crew: Any = cast(Any, task.agent).crew

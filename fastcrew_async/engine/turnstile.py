@@ -2,19 +2,26 @@
 
 asyncio runs every ready task before it looks at timers and sockets again, so a thousand engine steps that become ready
 together stop the host's own callbacks for as long as all of them take. Each step passes the turnstile of its loop: once
-the engine has used its slice of the current iteration, the step waits for a later one, first come, first served.
+the engine has used its slice of the current iteration, the step waits for a later one. The oldest run goes first: of a
+thousand runs that start together the first is at its model when the last begins, so their waits overlap their work.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 import time
 import weakref
-from collections import deque
+from contextvars import ContextVar
 from dataclasses import dataclass
+from heapq import heappop, heappush
 
 from fastcrew_async.config import settings
+
+age: ContextVar[int | None] = ContextVar("fastcrew_async_age", default=None)
+"""The place of the current run in the order of all runs; what runs inside a run is as old as that."""
+next_age = itertools.count().__next__
 
 
 @dataclass(frozen=True)
@@ -33,7 +40,7 @@ class Turnstile:
     __slots__ = (
         "__weakref__",
         "_armed",
-        "_first",
+        "_arrivals",
         "_loop",
         "_spent",
         "_step",
@@ -50,8 +57,8 @@ class Turnstile:
         self._spent = 0.0
         self._step = slice_seconds  # running mean of what one step takes
         self._armed = False
-        self._waiting: deque[asyncio.Future[None]] = deque()
-        self._first: deque[asyncio.Future[None]] = deque()  # admitted once, when the slice was used up before they ran
+        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []  # a heap: age of the run, arrival
+        self._arrivals = itertools.count()
         self.steps = 0
         self.used = 0.0
         self.waited = 0.0
@@ -59,7 +66,7 @@ class Turnstile:
     @property
     def closed(self) -> bool:
         """Whether the next step has to wait."""
-        return self.slice > 0 and (self._spent >= self.slice or bool(self._waiting) or bool(self._first))
+        return self.slice > 0 and (self._spent >= self.slice or bool(self._waiting))
 
     def spend(self, seconds: float) -> None:
         """Account for a step that took `seconds`."""
@@ -67,30 +74,30 @@ class Turnstile:
         self.used += seconds
         self._spent += seconds
         self._step += (seconds - self._step) * 0.05
-        if not self._armed:
-            self._arm()
+        if 0 < self.slice <= self._spent and not self._armed:
+            self._arm()  # only now: to be told of every iteration would cost an iteration more for each
 
     async def turn(self) -> None:
         """Wait for a place in a coming iteration."""
         since = time.perf_counter()
+        of_run = age.get()
+        place = next_age() if of_run is None else of_run, next(self._arrivals)
         try:
-            await self._place(self._waiting)
-            # How many are admitted goes by the mean of all steps; those that ran first may have been longer ones.
-            while self._spent >= self.slice:
-                await self._place(self._first)
+            while True:
+                future: asyncio.Future[None] = self._loop.create_future()
+                heappush(self._waiting, (*place, future))
+                if not self._armed:
+                    self._arm()
+                await future
+                # How many are admitted goes by the mean of all steps; those that ran first may have been longer ones.
+                if self._spent < self.slice:
+                    return
         finally:
             self.waited += time.perf_counter() - since
 
-    def _place(self, line: deque[asyncio.Future[None]]) -> asyncio.Future[None]:
-        future: asyncio.Future[None] = self._loop.create_future()
-        line.append(future)
-        if not self._armed:
-            self._arm()
-        return future
-
     def stats(self) -> TurnstileStats:
         """Time used and time waited so far."""
-        return TurnstileStats(self.steps, self.used, self.waited, len(self._waiting) + len(self._first))
+        return TurnstileStats(self.steps, self.used, self.waited, len(self._waiting))
 
     def _arm(self) -> None:
         self._armed = True
@@ -100,12 +107,12 @@ class Turnstile:
         self._armed = False
         self._spent = 0.0
         places = max(1, int(self.slice / self._step)) if self._step > 0 else 1
-        while places and (self._first or self._waiting):
-            future = (self._first or self._waiting).popleft()
+        while places and self._waiting:
+            future = heappop(self._waiting)[2]
             if not future.done():  # a cancelled step gives its place away
                 future.set_result(None)
                 places -= 1
-        if self._first or self._waiting:
+        if self._waiting:
             self._arm()
 
 

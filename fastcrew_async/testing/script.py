@@ -116,4 +116,3 @@ class Prompter:
                 answer = script[min(self._given, len(script) - 1)]
                 self._given += 1
         return Reply(answer) if isinstance(answer, str) else answer
-

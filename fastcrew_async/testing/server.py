@@ -195,4 +195,3 @@ def _events(request: Request, reply: Reply, number: int) -> Iterator[str]:
     if (request.body.get("stream_options") or {}).get("include_usage"):
         yield json.dumps({**envelope, "choices": [], "usage": reply.usage})
     yield "[DONE]"
-

@@ -49,9 +49,9 @@ def test_start_again_freezes_nothing_more() -> None:
 
 def test_full_collections_are_held_back_while_any_run_is_inside() -> None:
     collector.start()
-    with collector.busy():
+    with collector.BUSY:
         assert held_back()
-        with collector.busy():
+        with collector.BUSY:
             assert held_back()
         assert held_back()
     assert gc.get_threshold() == THRESHOLDS
@@ -59,14 +59,14 @@ def test_full_collections_are_held_back_while_any_run_is_inside() -> None:
 
 def test_an_error_of_a_run_lets_them_go_again() -> None:
     collector.start()
-    with pytest.raises(KeyError), collector.busy():
+    with pytest.raises(KeyError), collector.BUSY:
         raise KeyError
     assert gc.get_threshold() == THRESHOLDS
 
 
 def test_stop_while_runs_are_inside() -> None:
     collector.start()
-    with collector.busy():
+    with collector.BUSY:
         collector.stop()
         assert gc.get_threshold() == THRESHOLDS
     assert gc.get_threshold() == THRESHOLDS
@@ -74,11 +74,11 @@ def test_stop_while_runs_are_inside() -> None:
 
 
 def test_start_while_runs_are_inside() -> None:
-    with collector.busy():
+    with collector.BUSY:
         assert gc.get_threshold() == THRESHOLDS
         collector.start()
     assert gc.get_threshold() == THRESHOLDS
-    with collector.busy():
+    with collector.BUSY:
         assert held_back()
 
 
@@ -87,7 +87,7 @@ def test_the_setting_switches_it_off() -> None:
     fastcrew_async.configure(collector_policy=False)
     try:
         collector.start()
-        with collector.busy():
+        with collector.BUSY:
             assert gc.get_threshold() == THRESHOLDS
         assert gc.get_freeze_count() == 0
     finally:
@@ -100,7 +100,7 @@ def test_a_process_that_has_grown_is_collected_while_runs_are_inside(monkeypatch
     monkeypatch.setattr(collector, "_resident_bytes", lambda: resident[0])
     monkeypatch.setattr(gc, "collect", lambda: collections.append(resident[0]))
     collector.start()
-    with collector.busy():
+    with collector.BUSY:
         _many_runs()
         assert collections == []
         resident[0] = collector.GROWTH_BYTES + 1
@@ -112,7 +112,7 @@ def test_a_process_that_has_grown_is_collected_while_runs_are_inside(monkeypatch
 
 def _many_runs() -> None:
     for _ in range(collector._CHECK_EVERY):
-        with collector.busy():
+        with collector.BUSY:
             pass
 
 

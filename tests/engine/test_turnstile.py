@@ -73,6 +73,45 @@ async def test_who_comes_first_goes_first_and_a_full_slice_waits_for_a_later_ite
     assert iterations == sorted(set(iterations))  # one full step an iteration: the host's callback ran between any two
 
 
+async def test_the_oldest_run_goes_first_whenever_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten runs of three steps each, every step a whole slice: each run is through before the next one's second step."""
+    stile = Turnstile(asyncio.get_running_loop(), SLICE)
+    clock = itertools.count(0.0, SLICE)
+    monkeypatch.setattr(drivers, "turnstile", lambda: stile)
+    monkeypatch.setattr(drivers, "perf_counter", lambda: next(clock))
+    steps: list[tuple[int, int]] = []
+
+    async def work(run: int) -> None:
+        for step in range(3):
+            steps.append((run, step))
+            await Nothing()
+
+    await asyncio.wait_for(asyncio.gather(*(drive(work(run)) for run in range(10))), 10)
+    ended = [run for run, step in steps if step == 2]
+    assert ended == sorted(ended)
+    before_the_first_end = {run for run, _ in steps[: steps.index((0, 2))]}
+    assert len(before_the_first_end) <= 3  # first come, first served, would have begun them all
+
+
+async def test_what_runs_inside_a_run_is_as_old_as_the_run() -> None:
+    ages: list[int | None] = []
+
+    async def inner() -> None:
+        ages.append(turnstile.age.get())
+
+    class Nested(Effect):
+        async def aperform(self) -> None:
+            await asyncio.gather(drive(inner()), drive(inner()))
+
+    async def outer() -> None:
+        ages.append(turnstile.age.get())
+        await Nested()
+
+    await asyncio.wait_for(drive(outer()), 10)
+    assert len(set(ages)) == 1 and ages[0] is not None
+    assert turnstile.age.get() is None  # and the next run is a younger one
+
+
 async def test_while_somebody_waits_nobody_goes_past(gate: Any) -> None:
     stile = gate()
     stile.spend(SLICE)
@@ -160,7 +199,7 @@ async def test_a_run_cancelled_while_it_waits_for_its_turn_ends_there(monkeypatc
         log.append("went on")
 
     blocker = asyncio.get_running_loop().create_future()
-    stile._waiting.append(blocker)  # somebody is before it
+    stile._waiting.append((-1, 0, blocker))  # somebody is before it
     stile._armed = True  # and no iteration comes
     task = asyncio.create_task(drive(work()))
     await asyncio.sleep(0)

@@ -23,9 +23,7 @@ def run(*arguments: str, folder: Path) -> str:
     }
     environment.pop("OPENAI_API_KEY", None)
     command = [sys.executable, *arguments]
-    done = subprocess.run(
-        command, env=environment, cwd=folder, capture_output=True, text=True, timeout=50, check=False
-    )
+    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=50, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -66,9 +66,7 @@ def test_calls_tools_and_reads_their_results(server: ModelServer, client: openai
 
 def test_streams_text_and_usage(client: openai.OpenAI) -> None:
     options = {"include_usage": True}
-    stream = client.chat.completions.create(
-        model="gpt-4o-mini", messages=QUESTION, stream=True, stream_options=options
-    )
+    stream = client.chat.completions.create(model="gpt-4o-mini", messages=QUESTION, stream=True, stream_options=options)
     chunks = list(stream)
     texts = [c.choices[0].delta.content for c in chunks if c.choices and c.choices[0].delta.content]
     assert len(texts) == 3
