@@ -26,6 +26,7 @@ from fastcrew_async import workers
 from fastcrew_async.config import settings
 from fastcrew_async.engine.effects import Effect
 from fastcrew_async.engine.fields import private
+from fastcrew_async.engine.texts import key_of_task
 from fastcrew_async.store import Database
 
 _Statement = tuple[str, tuple[Any, ...]]
@@ -199,7 +200,7 @@ class TaskOutputs:
             self.run,
             task_index,
             str(task.id),
-            task.key,
+            key_of_task(task),
             task.expected_output,
             _encode(log["output"]),
             _encode(log["inputs"] or {}),

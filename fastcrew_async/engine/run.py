@@ -48,6 +48,7 @@ from fastcrew_async.engine.outputs import outputs_of
 from fastcrew_async.engine.seams import OURS, Pair, replaced
 from fastcrew_async.engine.seams import theirs as call_theirs
 from fastcrew_async.engine.task import run_task
+from fastcrew_async.engine.texts import interpolate, key_of_crew
 
 _SEQUENTIAL = Pair.of(Crew, "_run_sequential_process", "_arun_sequential_process")
 _HIERARCHICAL = Pair.of(Crew, "_run_hierarchical_process", "_arun_hierarchical_process")
@@ -64,7 +65,7 @@ async def run_crew(crew: Crew, inputs: Mapping[str, Any] | None, input_files: An
         Exception: what a task, a hook or a callback raised; ``crew_kickoff_failed`` has been emitted.
     """
     own: Any = crew
-    attached = attach(baggage.set_baggage("crew_context", CrewContext(id=str(own.id), key=own.key)))
+    attached = attach(baggage.set_baggage("crew_context", CrewContext(id=str(own.id), key=key_of_crew(own))))
     runtime_scope = crewai_event_bus._enter_runtime_scope()
     pending = events.begin_run()
     mark = events.scope()
@@ -165,7 +166,7 @@ async def _prepare(crew: Any, inputs: Mapping[str, Any] | None, input_files: Any
         await Blocking(store_files, crew.id, all_files)
     if given is not None:
         own["_inputs"] = given
-        crew._interpolate_inputs(given)
+        interpolate(crew, given)
     crew._set_tasks_callbacks()
     crew._set_allow_crewai_trigger_context_for_first_task()
     await _set_up_agents(crew)

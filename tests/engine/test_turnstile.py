@@ -108,7 +108,8 @@ async def test_what_runs_inside_a_run_is_as_old_as_the_run() -> None:
         await Nested()
 
     await asyncio.wait_for(drive(outer()), 10)
-    assert len(set(ages)) == 1 and ages[0] is not None
+    assert len(set(ages)) == 1
+    assert ages[0] is not None
     assert turnstile.age.get() is None  # and the next run is a younger one
 
 
