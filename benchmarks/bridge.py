@@ -132,14 +132,14 @@ async def main(awaits: int, passes: int) -> None:
     print(f"  {'asyncio alone':32} {statistics.median(s[0] for s in alone) * 1e6:8.1f}", end=" ")
     print(f"{statistics.median(s[1] for s in alone) * 1e6:8.1f}")
 
-    print("\nbeside a busy loop of 2 ms slices, one await after another: slices until the answer")
+    print("\nbeside a busy loop of 5 ms slices, one await after another: slices until the answer")
     for name, operation in {
         "ours, echo": ours.echo,
         "pyo3-async-runtimes, echo": theirs.echo,
         "ours, sleep 0.5 ms": lambda _: ours.sleep(0.0005),
         "pyo3-async-runtimes, sleep 0.5 ms": lambda _: theirs.sleep(0.0005),
     }.items():
-        taken = await beside_busy_loop(operation, 100, 0.002)
+        taken = await beside_busy_loop(operation, 100, 0.005)
         print(f"  {name:34} median {statistics.median(taken):5.1f}   longest {max(taken):4d}")
 
 

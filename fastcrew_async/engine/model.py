@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from importlib import import_module
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,7 @@ logger = logging.getLogger(__name__)
 _STOCK: Any = import_module("crewai.agents.agent_executor")
 _STOCK_ASK = _STOCK.get_llm_response
 _ESTIMATE = BaseLLM.get_input_tokens_count
+_OPENAI = "crewai.llms.providers.openai.completion"  # imported by those who use it
 _COMPARE = BaseLLM.is_context_window_overflowing_threshold
 
 
@@ -190,14 +192,22 @@ async def _overflows(llm: Any, messages: list[Any], tools: Any, response_model: 
 def counts_here(llm: Any) -> bool:
     """Whether counting tokens is CrewAI's estimate of four characters a token, or is said to be as quick.
 
-    CrewAI's providers, and models of users, may ask a server for the number, with a sync request. A model of which that
-    is not true can have a class variable ``counts_tokens_locally = True``.
+    CrewAI's providers, and models of users, may ask a server for the number, with a sync request; OpenAI's does not
+    where it talks to a compatible server. A model of which that is not true can have a class variable
+    ``counts_tokens_locally = True``.
     """
     kind = type(llm)
-    return getattr(kind, "counts_tokens_locally", False) or (
-        getattr(kind, "get_input_tokens_count", None) is _ESTIMATE
-        and getattr(kind, "is_context_window_overflowing_threshold", None) is _COMPARE
-        and "get_input_tokens_count" not in llm.__dict__
+    if getattr(kind, "counts_tokens_locally", False):
+        return True
+    count = getattr(kind, "get_input_tokens_count", None)
+    if (
+        getattr(kind, "is_context_window_overflowing_threshold", None) is not _COMPARE
+        or "get_input_tokens_count" in llm.__dict__
+    ):
+        return False
+    return count is _ESTIMATE or (
+        count is getattr(sys.modules.get(_OPENAI), "OpenAICompletion", BaseLLM).get_input_tokens_count
+        and llm._on_compatible_server()
     )
 
 

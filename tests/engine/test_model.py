@@ -10,7 +10,7 @@ from crewai.events.event_context import _event_id_stack
 from crewai.llms.base_llm import BaseLLM
 
 from fastcrew_async.engine.drivers import drive, drive_in_place
-from fastcrew_async.engine.model import CallModel, has_async_side
+from fastcrew_async.engine.model import CallModel, counts_here, has_async_side
 from fastcrew_async.testing import ScriptedLLM
 
 
@@ -120,3 +120,26 @@ async def test_a_failing_call_leaves_no_scope_open(on_loop: bool) -> None:
     with pytest.raises(RuntimeError, match="down"):
         await effect.aperform() if on_loop else effect.perform()
     assert _event_id_stack.get() is scope
+
+
+class CountsElsewhere(Async):
+    def get_input_tokens_count(self, *args: Any, **kwargs: Any) -> int:
+        return 1
+
+
+@pytest.mark.parametrize(
+    ("make", "here"),
+    [
+        (lambda: Async(model="m"), True),
+        (lambda: CountsElsewhere(model="m"), False),
+        (lambda: ScriptedLLM(["x"]), True),
+        (lambda: LLM(model="gpt-4o-mini", api_key="k", base_url="http://127.0.0.1:1/v1"), True),
+        (lambda: LLM(model="gpt-4o-mini", api_key="k"), False),  # it asks OpenAI's server
+    ],
+)
+def test_tokens_are_counted_here_only_where_no_server_is_asked(
+    make: Any, here: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("OPENAI_BASE_URL", "OPENAI_API_BASE"):
+        monkeypatch.delenv(name, raising=False)
+    assert counts_here(make()) is here
