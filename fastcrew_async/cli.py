@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,6 +15,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from fastcrew_async.demo.compare import Outcome
+    from fastcrew_async.doctor import Report
 
 app = typer.Typer(help="CrewAI crews on the event loop.", no_args_is_help=True, add_completion=False)
 console = Console()
@@ -95,3 +98,59 @@ def status() -> None:
             console.print(f"{state}: {target.name}: {escape(target.reason)}", soft_wrap=True)
     finally:
         uninstall()
+
+
+@app.command()
+def doctor(
+    crew: Annotated[
+        str | None, typer.Option(metavar="MODULE:ATTRIBUTE", help="A crew, or what gives one, to look at as well.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Say what runs here, what install() replaces, and what would not run on the engine. Exits with 1 where install()
+    would refuse."""
+    from fastcrew_async.doctor import crew_at, examine
+
+    try:
+        found = crew_at(crew) if crew else None
+    except (ImportError, ValueError) as error:
+        raise typer.BadParameter(str(error), param_hint="--crew") from None
+    report = examine(found)
+    if as_json:
+        typer.echo(json.dumps(asdict(report), indent=2))
+    else:
+        _tell(report)
+    if report.refusal is not None:
+        raise typer.Exit(1)
+
+
+def _tell(report: Report) -> None:
+    """The report, a line a thing, on one screen."""
+
+    def line(name: str, text: str) -> None:
+        console.print(f"[bold]{name:<15}[/bold] {escape(text)}", soft_wrap=True, highlight=False)
+
+    line("python", report.python)
+    line("crewai", f"{report.crewai or 'not installed'} (supported: {report.crewai_supported})")
+    line("fastcrew-async", report.fastcrew_async)
+    core = "cannot be chosen" if report.backend is None else " ".join(filter(None, (report.backend, report.core)))
+    line("core", f"{core}: {report.backend_reason}")
+    uvloop = f"uvloop {report.uvloop} is there" if report.uvloop else "uvloop is not installed"
+    line("event loop", f"{report.loop_policy}; {uvloop}")
+    line(
+        "task outputs", (report.storage_path or "unknown") + ("" if report.storage_writable else " (cannot be written)")
+    )
+    for index, entry in enumerate(report.settings):
+        line("" if index else "settings", f"{entry.name}={entry.value} (default {entry.default}; {entry.source})")
+    if not report.settings:
+        line("settings", "all as by default")
+    if report.refusal is not None:
+        line("install()", f"refuses: {report.refusal}")
+    else:
+        line("install()", f"{'has replaced' if report.installed else 'would replace'} {len(report.names)} names:")
+        for name in report.names:
+            console.print(f"  {escape(name.name)}", soft_wrap=True, highlight=False)
+    for index, fallback in enumerate(report.fallbacks):
+        line("" if index else "not on engine", f"{fallback.what}: {fallback.instead} ({fallback.why})")
+    if not report.fallbacks:
+        line("not on engine", "nothing")

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 def _number(name: str, default: float) -> float:
@@ -38,19 +42,25 @@ def _switch(name: str, default: bool) -> bool:
     raise ValueError(f"{name}={text!r} is neither true nor false; use 1 or 0")
 
 
+def _setting(read: Callable[[str, T], T], name: str, default: T) -> T:
+    """A field that is read from the environment; ``doctor`` looks for its name and default in the metadata."""
+    found: T = field(default_factory=lambda: read(name, default), metadata={"environment": name, "default": default})
+    return found
+
+
 @dataclass(frozen=True)
 class Settings:
     """What can be set, once per process, through :func:`configure` or the environment."""
 
-    slice_seconds: float = field(default_factory=lambda: _number("FASTCREW_ASYNC_SLICE_SECONDS", 0.005))
+    slice_seconds: float = _setting(_number, "FASTCREW_ASYNC_SLICE_SECONDS", 0.005)
     """CPU time in seconds that the engine may use of one iteration of an event loop before its next steps wait for
     the following iteration, so that the host's own callbacks run in between. 0 switches the turnstile off."""
 
-    collector_policy: bool = field(default_factory=lambda: _switch("FASTCREW_ASYNC_COLLECTOR", True))
+    collector_policy: bool = _setting(_switch, "FASTCREW_ASYNC_COLLECTOR", True)
     """Keep full garbage collections out of running kickoffs: what exists at the start is frozen, and full
     collections happen when the engine is idle or the process has grown (see :mod:`fastcrew_async.engine.collector`)."""
 
-    replay_runs: int = field(default_factory=lambda: _whole("FASTCREW_ASYNC_REPLAY_RUNS", 1000))
+    replay_runs: int = _setting(_whole, "FASTCREW_ASYNC_REPLAY_RUNS", 1000)
     """How many runs keep their task outputs for ``replay``; older ones are removed. 0 stores nothing."""
 
     storage_path: Path | None = None

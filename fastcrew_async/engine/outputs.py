@@ -62,11 +62,16 @@ _databases: dict[str, Database] = {}
 _prepared: set[Database] = set()
 
 
+def storage_file() -> Path:
+    """Where task outputs are kept."""
+    return settings().storage_path or Path(db_storage_path()) / "fastcrew_async.db"
+
+
 def database() -> Database:
     """The file of task outputs; it is opened by its first statement. Looks for the folder once, which may block."""
     found = _known()
     if found is None:
-        path = settings().storage_path or Path(db_storage_path()) / "fastcrew_async.db"
+        path = storage_file()
         with _lock:
             # A write survives the end of the process at once, and a power cut after the next checkpoint.
             found = _databases.setdefault(_key(), Database(path, durability="relaxed"))

@@ -7,7 +7,7 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fastcrew_async.errors import UnsupportedCrewAIError
+from fastcrew_async.errors import FastcrewError, UnsupportedCrewAIError
 
 if TYPE_CHECKING:
     from fastcrew_async.install.targets import Patch
@@ -48,19 +48,21 @@ def install(strict: bool = True) -> None:
 
     Raises:
         UnsupportedCrewAIError: CrewAI's version, or one of its names, is not what this release was made for.
+        BackendUnavailableError: ``FASTCREW_ASYNC_BACKEND=rust`` and there is no compiled core.
+        ValueError: an environment variable of ours has a value that cannot be read.
     """
     global _refused
     with _lock:
         if _applied:
             return
         try:
-            prepared = [_prepare(patch) for patch in _patches()]
+            prepared = _prepared()
         except (ImportError, AttributeError) as error:
-            refusal = error if isinstance(error, UnsupportedCrewAIError) else UnsupportedCrewAIError(str(error))
-            _refused = str(refusal)
+            refused = error if isinstance(error, FastcrewError) else UnsupportedCrewAIError(str(error))
+            _refused = str(refused)
             if strict:
-                raise refusal from (None if refusal is error else error)
-            warnings.warn(f"fastcrew_async.install() left CrewAI as it was: {refusal}", RuntimeWarning, stacklevel=2)
+                raise refused from (None if refused is error else error)
+            warnings.warn(f"fastcrew_async.install() left CrewAI as it was: {refused}", RuntimeWarning, stacklevel=2)
             return
         _refused = None
         try:
@@ -109,6 +111,26 @@ def status() -> list[Target]:
         else:
             targets.append(Target(patch.name, True, patch.reason))
     return targets
+
+
+def refusal() -> str | None:
+    """Why ``install()`` would refuse here; None where it would not. Changes nothing."""
+    with _lock:
+        if _applied:
+            return None
+    try:
+        _prepared()
+    except (ImportError, AttributeError, ValueError) as error:
+        return str(error)
+    return None
+
+
+def _prepared() -> list[_Applied]:
+    """All that ``install()`` will do, with everything checked that can be; nothing is changed yet."""
+    from fastcrew_async.config import settings
+
+    settings()
+    return [_prepare(patch) for patch in _patches()]
 
 
 def _patches() -> list[Patch]:

@@ -17,10 +17,10 @@ from crewai.tasks.llm_guardrail import LLMGuardrail
 from crewai.utilities.task_output_storage_handler import TaskOutputStorageHandler
 
 import fastcrew_async
-from fastcrew_async import install, status, uninstall
+from fastcrew_async import config, install, status, uninstall
 from fastcrew_async.engine.copies import copy_of
 from fastcrew_async.engine.executor import AgentExecutor
-from fastcrew_async.errors import UnsupportedCrewAIError
+from fastcrew_async.errors import BackendUnavailableError, UnsupportedCrewAIError
 from fastcrew_async.install import apply, targets
 from fastcrew_async.install.targets import Patch
 from fastcrew_async.testing import ScriptedLLM
@@ -186,6 +186,30 @@ def test_not_strict_warns_and_leaves_crewai_as_it_was(stock: Any, monkeypatch: p
         warnings.simplefilter("error")
         install(strict=False)
     assert active()
+
+
+def test_a_setting_that_cannot_be_read_is_refused_before_anything_changes(
+    stock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config, "_settings", None)
+    monkeypatch.setenv("FASTCREW_ASYNC_SLICE_SECONDS", "soon")
+    with pytest.raises(ValueError, match="FASTCREW_ASYNC_SLICE_SECONDS='soon' is not a number"):
+        install()
+    assert changed(stock) == set()
+    assert apply.refusal() is not None
+    monkeypatch.setenv("FASTCREW_ASYNC_SLICE_SECONDS", "0.001")
+    assert apply.refusal() is None
+
+
+def test_a_demanded_core_that_is_missing_keeps_its_own_error(stock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def patches() -> Any:
+        raise BackendUnavailableError("no core")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(targets, "patches", patches)
+        with pytest.raises(BackendUnavailableError, match="no core"):
+            install()
+    assert changed(stock) == set()
 
 
 def executors(crew: Crew) -> set[type]:
