@@ -1,4 +1,4 @@
-from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 from os import PathLike
 from types import TracebackType
 from typing import Any, Generic, TypeAlias, TypeVar, final
@@ -6,7 +6,7 @@ from typing import Any, Generic, TypeAlias, TypeVar, final
 _T = TypeVar("_T")
 _Scalar = TypeVar("_Scalar", None, bool, int, float, str, bytes)
 
-__all__ = ["Awaitable", "Job", "Runtime", "Store", "WorkQueue", "__version__"]
+__all__ = ["Awaitable", "Job", "Runtime", "Store", "TaskGraph", "WorkQueue", "__version__"]
 
 __version__: str
 
@@ -38,6 +38,15 @@ class Runtime:
     def echo(self, value: _Scalar) -> Awaitable[_Scalar]: ...
     def ready(self, value: _Scalar) -> Awaitable[_Scalar]: ...
     def close(self, timeout: float = 5.0) -> bool: ...
+
+@final
+class TaskGraph:
+    def __new__(cls, dependencies: Sequence[Sequence[int]]) -> TaskGraph: ...
+    @property
+    def left(self) -> int: ...
+    def take(self, limit: int) -> list[int]: ...
+    def finish(self, task: int) -> None: ...
+    def fail(self, task: int) -> list[int]: ...
 
 @final
 class Job:

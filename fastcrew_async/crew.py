@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from crewai.crew import Crew
 from crewai.crews.crew_output import CrewOutput
 
 from fastcrew_async.engine import kickoff as engine
+from fastcrew_async.engine.graph import graph_of
+from fastcrew_async.engine.run import Order
 
 if TYPE_CHECKING:
     from crewai.state.checkpoint_config import CheckpointConfig
@@ -25,15 +27,28 @@ class AsyncCrew:
 
     The crew itself is not changed and may still be used directly.
 
+    Args:
+        crew: the crew.
+        order: in which order its tasks run. ``"listed"`` is CrewAI's: one after the other, those with
+            ``async_execution`` beside the following ones, and a task without a context of its own sees all outputs
+            before it. ``"graph"`` starts each task as soon as the tasks of its explicit ``context`` are done: those
+            that do not need each other run at the same time, also two of one agent, and a task without an explicit
+            context gets none. A conditional task waits for the one listed before it. The outputs are in the listed
+            order in both.
+
     Raises:
         TypeError: `crew` is not a ``crewai.Crew``.
+        ValueError: there is no such `order`.
     """
 
-    def __init__(self, crew: Crew) -> None:
+    def __init__(self, crew: Crew, *, order: Order = "listed") -> None:
         if not isinstance(crew, Crew):
             hint = "; pass an instance, not the class" if crew is Crew else ""
             raise TypeError(f"AsyncCrew needs a crewai.Crew, got {crew!r}{hint}")
+        if order not in get_args(Order):
+            raise ValueError(f"order={order!r} is unknown; use 'listed' or 'graph'")
         self._crew = crew
+        self._order: Order = order
         engine.prepare_process()
 
     @property
@@ -62,11 +77,15 @@ class AsyncCrew:
 
         Raises:
             TypeError: `inputs` or `input_files` is not a mapping; nothing has been started.
+            ValueError: in the order ``"graph"``, tasks wait for each other, or for one that is not in the crew; nothing
+                has been started.
             Exception: what the run itself raised, as from CrewAI.
         """
         _check_mapping("inputs", inputs)
         _check_mapping("input_files", input_files)
-        return await engine.kickoff(self._crew, inputs, cast(Any, input_files), from_checkpoint)
+        if self._order == "graph":
+            graph_of(self._crew.tasks)
+        return await engine.kickoff(self._crew, inputs, cast(Any, input_files), from_checkpoint, self._order)
 
     async def kickoff_for_each(
         self,

@@ -4,6 +4,7 @@ pub mod bridge;
 pub mod error;
 pub mod process;
 pub mod runtime;
+pub mod scheduler;
 pub mod store;
 pub mod tools;
 
@@ -17,6 +18,8 @@ mod _core {
     use crate::bridge::awaitable::Awaitable;
     #[pymodule_export]
     use crate::runtime::Runtime;
+    #[pymodule_export]
+    use crate::scheduler::python::TaskGraph;
     #[pymodule_export]
     use crate::store::PyStore;
     #[pymodule_export]

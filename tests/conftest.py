@@ -18,6 +18,7 @@ _TWINS = {
     "Runtime": "fastcrew_async._fallback.runtime",
     "Store": "fastcrew_async._fallback.store",
     "Job": "fastcrew_async._fallback.work_queue",
+    "TaskGraph": "fastcrew_async._fallback.task_graph",
     "WorkQueue": "fastcrew_async._fallback.work_queue",
 }
 _USERS = [runtime, store, workers]

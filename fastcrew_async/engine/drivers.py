@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextvars
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from time import perf_counter
 from typing import Any, TypeVar
@@ -166,6 +167,22 @@ class Join(Effect):
 
     async def aperform(self) -> Any:
         return await self.handle
+
+
+class First(Effect):
+    """Wait until at least one of several branches has ended; gives those that have."""
+
+    __slots__ = ("handles",)
+
+    def __init__(self, handles: Sequence[Any]) -> None:
+        self.handles = handles
+
+    def perform(self) -> set[Any]:
+        return set(concurrent.futures.wait(self.handles, return_when=concurrent.futures.FIRST_COMPLETED).done)
+
+    async def aperform(self) -> set[Any]:
+        done: set[Any] = (await asyncio.wait(self.handles, return_when=asyncio.FIRST_COMPLETED))[0]
+        return done
 
 
 class Stop(Effect):

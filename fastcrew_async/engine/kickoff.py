@@ -23,7 +23,7 @@ from crewai.utilities.streaming import (
 from fastcrew_async.engine import collector
 from fastcrew_async.engine.copies import exclusive
 from fastcrew_async.engine.drivers import Work, drive, drive_in_place
-from fastcrew_async.engine.run import run_crew
+from fastcrew_async.engine.run import Order, run_crew
 
 Inputs = Mapping[str, Any] | None
 
@@ -34,15 +34,15 @@ def prepare_process() -> None:
 
 
 async def kickoff(
-    crew: Crew, inputs: Inputs, input_files: Any = None, from_checkpoint: Any = None
+    crew: Crew, inputs: Inputs, input_files: Any = None, from_checkpoint: Any = None, order: Order = "listed"
 ) -> CrewOutput | CrewStreamingOutput:
     """``Crew.akickoff`` on the engine."""
     restored = apply_checkpoint(crew, from_checkpoint)
     if restored is not None:
         return await kickoff(cast(Crew, restored), inputs, input_files)
     if crew.stream:
-        return _stream_async(crew, lambda taken: drive(run_crew(taken, inputs, input_files)))
-    return await drive(_run(crew, inputs, input_files))
+        return _stream_async(crew, lambda taken: drive(run_crew(taken, inputs, input_files, order)))
+    return await drive(_run(crew, inputs, input_files, order))
 
 
 async def kickoff_like_sync(
@@ -78,9 +78,9 @@ def kickoff_in_place(
     return drive_in_place(_run(crew, inputs, input_files))
 
 
-async def _run(crew: Crew, inputs: Inputs, input_files: Any) -> CrewOutput:
+async def _run(crew: Crew, inputs: Inputs, input_files: Any, order: Order = "listed") -> CrewOutput:
     with collector.BUSY, exclusive(crew) as taken:
-        return await run_crew(taken, inputs, input_files)
+        return await run_crew(taken, inputs, input_files, order)
 
 
 def _stream(crew: Crew, run: Callable[[Crew], Any]) -> CrewStreamingOutput:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, Literal, cast
 from uuid import uuid4
 
 from crewai.agents.agent_builder.base_agent import BaseAgent
@@ -44,6 +44,7 @@ from fastcrew_async.engine.drivers import Join, Spawn, Stop
 from fastcrew_async.engine.effects import Blocking, CallUser, Either, Handled
 from fastcrew_async.engine.equip import ready_executor
 from fastcrew_async.engine.fields import private, put
+from fastcrew_async.engine.graph import run_graph
 from fastcrew_async.engine.outputs import outputs_of
 from fastcrew_async.engine.seams import OURS, Pair, replaced
 from fastcrew_async.engine.seams import theirs as call_theirs
@@ -57,7 +58,13 @@ _STOCK_PREPARE_TOOLS = Crew._prepare_tools
 _STOCK_EXECUTE_ASYNC = Task.execute_async
 
 
-async def run_crew(crew: Crew, inputs: Mapping[str, Any] | None, input_files: Any) -> CrewOutput:
+Order = Literal["listed", "graph"]
+"""In which order the tasks of a crew run: as listed, as in CrewAI, or each as soon as its context is there."""
+
+
+async def run_crew(
+    crew: Crew, inputs: Mapping[str, Any] | None, input_files: Any, order: Order = "listed"
+) -> CrewOutput:
     """Run `crew`, which nothing else is running.
 
     Raises:
@@ -86,7 +93,11 @@ async def run_crew(crew: Crew, inputs: Mapping[str, Any] | None, input_files: An
             result = await call_theirs(own, _EXECUTE_TASKS, own.tasks)
         theirs = result is not OURS
         if not theirs:
-            result = await _run_tasks(own, own.tasks, own._get_execution_start_index(own.tasks) if resuming else None)
+            start = own._get_execution_start_index(own.tasks) if resuming else None
+            if order == "graph" and start is None:
+                result = await _run_graph(own, own.tasks)
+            else:  # a restored run goes on as it was listed
+                result = await _run_tasks(own, own.tasks, start)
         completed = True
         for callback in own.after_kickoff_callbacks:
             result = await CallUser(callback, result)
@@ -264,6 +275,25 @@ async def _run_tasks(crew: Any, tasks: list[Task], start: int | None, replayed: 
         await Stop(branches)
         raise
     return await _crew_output(crew, outputs)
+
+
+async def _run_graph(crew: Any, tasks: list[Task]) -> CrewOutput:
+    """Each task as soon as its explicit context is there; without one it is independent and has none."""
+
+    async def begin(index: int, previous: TaskOutput | None, branches: list[Any]) -> Any:
+        task = tasks[index]
+        agent, tools = await _equip(crew, task)
+        if isinstance(task, ConditionalTask):
+            skipped = await _skipped(crew, task, [previous] if previous else [], index, False)
+            if skipped is not None:
+                return skipped
+        return await _start(task, agent, crew._get_context(task, []), tools, branches)
+
+    async def end(index: int, output: TaskOutput) -> None:
+        crew._process_task_result(tasks[index], output)
+        await _store(crew, tasks[index], output, index, False)
+
+    return await _crew_output(crew, await run_graph(tasks, begin, end))
 
 
 async def _start(task: Task, agent: BaseAgent, context: Any, tools: Any, branches: list[Any]) -> Any:
