@@ -10,6 +10,7 @@ from fastcrew_async.install.apply import Target, install, status, uninstall
 if TYPE_CHECKING:
     from fastcrew_async.config import Settings, configure, settings
     from fastcrew_async.crew import AsyncCrew
+    from fastcrew_async.run import Run
     from fastcrew_async.store import Database, WriteResult
 
 __version__ = "0.1.0"
@@ -18,6 +19,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "AsyncCrew": "fastcrew_async.crew",
     "Database": "fastcrew_async.store",
+    "Run": "fastcrew_async.run",
     "Settings": "fastcrew_async.config",
     "WriteResult": "fastcrew_async.store",
     "configure": "fastcrew_async.config",
@@ -27,6 +29,7 @@ _HOMES = {
 __all__ = [
     "AsyncCrew",
     "Database",
+    "Run",
     "Settings",
     "Target",
     "WriteResult",

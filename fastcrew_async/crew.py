@@ -13,6 +13,7 @@ from crewai.crews.crew_output import CrewOutput
 from fastcrew_async.engine import kickoff as engine
 from fastcrew_async.engine.graph import graph_of
 from fastcrew_async.engine.run import Order
+from fastcrew_async.run import Run
 
 if TYPE_CHECKING:
     from crewai.state.checkpoint_config import CheckpointConfig
@@ -64,6 +65,9 @@ class AsyncCrew:
         inputs: Inputs | None = None,
         input_files: Mapping[str, Any] | None = None,
         from_checkpoint: CheckpointConfig | None = None,
+        *,
+        timeout: float | None = None,
+        priority: int = 0,
     ) -> CrewOutput | CrewStreamingOutput:
         """Run the crew and give its output; what ``Crew.akickoff`` gives, a stream for a crew with ``stream=True``.
 
@@ -74,18 +78,50 @@ class AsyncCrew:
             inputs: values for the placeholders in the texts of the crew's agents and tasks.
             input_files: named files for the crew's tasks.
             from_checkpoint: where to resume from, and whether to write checkpoints.
+            timeout: seconds after which the run is cancelled; those of a streaming crew count from its first chunk.
+            priority: runs of a higher one get their turn on the event loop first; 0 by default. A run inside a run has
+                the place of the outer one.
 
         Raises:
+            RunTimeoutError: it did not end within `timeout`.
             TypeError: `inputs` or `input_files` is not a mapping; nothing has been started.
-            ValueError: in the order ``"graph"``, tasks wait for each other, or for one that is not in the crew; nothing
-                has been started.
+            ValueError: `timeout` is not a number above 0; or in the order ``"graph"``, tasks wait for each other, or
+                for one that is not in the crew; nothing has been started.
             Exception: what the run itself raised, as from CrewAI.
         """
+        terms = self._terms(inputs, input_files, timeout, priority)
+        return await engine.kickoff(self._crew, inputs, cast(Any, input_files), from_checkpoint, terms)
+
+    def start(
+        self,
+        inputs: Inputs | None = None,
+        input_files: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | None = None,
+        priority: int = 0,
+    ) -> Run:
+        """Start the crew in the background of the running event loop; a handle to await, to watch and to cancel.
+
+        The arguments and errors are those of :meth:`kickoff`; a streaming crew is run to its end.
+
+        Raises:
+            RuntimeError: no event loop is running here.
+        """
+        terms = self._terms(inputs, input_files, timeout, priority)
+        asyncio.get_running_loop()
+        return Run(self._to_end(inputs, input_files, terms))
+
+    def _terms(self, inputs: Any, input_files: Any, timeout: float | None, priority: int) -> engine.Terms:
+        """What a run is asked for, checked before anything starts."""
         _check_mapping("inputs", inputs)
         _check_mapping("input_files", input_files)
+        if timeout is not None and (type(timeout) not in (int, float) or not timeout > 0):
+            raise ValueError(f"timeout={timeout!r} must be a number of seconds above 0, or None for no limit")
+        if type(priority) is not int:
+            raise TypeError(f"priority={priority!r} must be a whole number; a higher one goes first")
         if self._order == "graph":
             graph_of(self._crew.tasks)
-        return await engine.kickoff(self._crew, inputs, cast(Any, input_files), from_checkpoint, self._order)
+        return engine.Terms(self._order, timeout, priority)
 
     async def kickoff_for_each(
         self,
@@ -95,6 +131,8 @@ class AsyncCrew:
         on_result: Callable[[int, CrewOutput | BaseException], Any] | None = None,
         return_exceptions: bool = False,
         progress: Progress = False,
+        timeout: float | None = None,
+        priority: int = 0,
     ) -> list[Any]:
         """Run the crew once for each of `inputs`; the outputs in the order of the inputs.
 
@@ -107,14 +145,16 @@ class AsyncCrew:
                 runs and is raised.
             progress: True for a progress bar on the terminal, or a function that gets the number of ended runs and the
                 number of all.
+            timeout: seconds that each run may take, from its own start.
+            priority: as in :meth:`kickoff`; a batch below 0 lets other runs go first.
 
         Raises:
             TypeError: one of `inputs` is not a mapping; nothing has been started.
-            ValueError: `concurrency` is not a whole number of 1 or more.
+            ValueError: `concurrency` is not a whole number of 1 or more, or `timeout` not a number above 0.
         """
         work = list(inputs)
         results: list[Any] = [None] * len(work)
-        async with aclosing(self._each(work, concurrency, return_exceptions, progress)) as each:
+        async with aclosing(self._each(work, concurrency, return_exceptions, progress, timeout, priority)) as each:
             async for index, result in each:
                 results[index] = result
                 if on_result is not None:
@@ -130,22 +170,31 @@ class AsyncCrew:
         concurrency: int | None = None,
         return_exceptions: bool = False,
         progress: Progress = False,
+        timeout: float | None = None,
+        priority: int = 0,
     ) -> AsyncGenerator[tuple[int, Any], None]:
         """Run the crew once for each of `inputs`; gives the index and the output of each run as it ends.
 
         Leaving the iteration cancels the runs that have not ended. The arguments are those of
         :meth:`kickoff_for_each`.
         """
-        return self._each(list(inputs), concurrency, return_exceptions, progress)
+        return self._each(list(inputs), concurrency, return_exceptions, progress, timeout, priority)
 
     async def _each(
-        self, work: list[Inputs], concurrency: int | None, return_exceptions: bool, progress: Progress
+        self,
+        work: list[Inputs],
+        concurrency: int | None,
+        return_exceptions: bool,
+        progress: Progress,
+        timeout: float | None,
+        priority: int,
     ) -> AsyncGenerator[tuple[int, Any], None]:
         if concurrency is not None and (type(concurrency) is not int or concurrency < 1):
             raise ValueError(f"concurrency={concurrency!r} must be a whole number of 1 or more, or None for no limit")
         for index, entry in enumerate(work):
             if not isinstance(entry, Mapping):
                 raise TypeError(f"inputs[{index}] must be a dict or Mapping, got {type(entry).__name__}")
+        terms = self._terms(None, None, timeout, priority)
         following = iter(enumerate(work))
         running: dict[asyncio.Task[Any], int] = {}
         report = _reporter(progress, len(work))
@@ -156,7 +205,7 @@ class AsyncCrew:
                     index, entry = next(following, (-1, {}))
                     if index < 0:
                         break
-                    running[asyncio.create_task(self._to_end(entry))] = index
+                    running[asyncio.create_task(self._to_end(entry, None, terms))] = index
                 if not running:
                     return
                 done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
@@ -178,9 +227,9 @@ class AsyncCrew:
                     if not task.cancelled():
                         task.exception()  # seen: the first error is the one raised
 
-    async def _to_end(self, inputs: Inputs) -> Any:
+    async def _to_end(self, inputs: Any, input_files: Any, terms: engine.Terms) -> Any:
         """A kickoff to its end, through its stream if the crew streams."""
-        output: Any = await self.kickoff(inputs)
+        output: Any = await engine.kickoff(self._crew, inputs, input_files, None, terms)
         if isinstance(output, CrewOutput):
             return output
         async for _ in output:

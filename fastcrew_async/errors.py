@@ -3,6 +3,7 @@
 FastcrewError
 ├── UnsupportedCrewAIError (ImportError)       install() met a CrewAI it does not know
 ├── BackendUnavailableError (ImportError)      FASTCREW_ASYNC_BACKEND=rust without the compiled core
+├── RunTimeoutError (TimeoutError)             a run did not end within the seconds that it was given
 ├── RuntimeClosedError (RuntimeError)          the runtime was closed, or the interpreter is exiting
 ├── ForkedProcessError (RuntimeError)          an object of the parent process was used after a fork
 ├── CorePanicError (RuntimeError)              a defect of the compiled core; please report it
@@ -31,6 +32,10 @@ class UnsupportedCrewAIError(FastcrewError, ImportError):
 
 class BackendUnavailableError(FastcrewError, ImportError):
     """The compiled core was demanded and cannot be loaded."""
+
+
+class RunTimeoutError(FastcrewError, TimeoutError):
+    """A run took longer than the ``timeout`` it was given; it was cancelled."""
 
 
 class RuntimeClosedError(FastcrewError, RuntimeError):

@@ -12,19 +12,47 @@ from time import perf_counter
 from typing import Any, TypeVar
 
 from fastcrew_async.engine.effects import Effect
-from fastcrew_async.engine.turnstile import age, next_age, turnstile
+from fastcrew_async.engine.turnstile import new_rank, rank, turnstile
 
 T = TypeVar("T")
 Work = Coroutine[Effect, Any, T]
 """A coroutine of the engine: it awaits nothing but effects."""
 
 
-async def drive(work: Work[T]) -> T:
-    """Run `work` on the current event loop. Cancelling the awaiting task cancels `work` at its current effect."""
+class Abandoned:
+    """Whether the run, from inside which something is driven in place on another thread, was cancelled."""
+
+    __slots__ = ("_around", "_now")
+
+    def __init__(self) -> None:
+        self._around = _abandoned.get()
+        self._now = False
+
+    def __bool__(self) -> bool:
+        return self._now or bool(self._around)
+
+    def set(self) -> None:
+        """It was."""
+        self._now = True
+
+
+_abandoned: contextvars.ContextVar[Abandoned | None] = contextvars.ContextVar("fastcrew_async_abandoned", default=None)
+
+
+async def drive(work: Work[T], priority: int = 0) -> T:
+    """Run `work` on the current event loop. Cancelling the awaiting task cancels `work` at its current effect.
+
+    What a cancelled run leaves behind on a worker thread (a sync tool that has kicked off a crew) performs nothing
+    further. `priority` counts where this is a run of its own, and not part of one.
+    """
     gate = turnstile()
     value: Any = None
     error: BaseException | None = None
-    begun = age.set(next_age()) if age.get() is None else None
+    begun = abandoned = token = None
+    if rank.get() is None:
+        begun = rank.set(new_rank(priority))
+        abandoned = Abandoned()
+        token = _abandoned.set(abandoned)
     try:
         while True:
             if gate.closed:
@@ -46,14 +74,25 @@ async def drive(work: Work[T]) -> T:
             except BaseException as raised:
                 error = raised
             del effect
+    except asyncio.CancelledError:
+        if abandoned is not None:
+            abandoned.set()
+        raise
     finally:
         work.close()
-        if begun is not None:
-            age.reset(begun)
+        if begun is not None and token is not None:
+            rank.reset(begun)
+            _abandoned.reset(token)
 
 
-def drive_in_place(work: Work[T], abandoned: threading.Event | None = None) -> T:
-    """Run `work` on this thread, without an event loop. Once `abandoned` is set, no further effect is performed."""
+def drive_in_place(work: Work[T]) -> T:
+    """Run `work` on this thread, without an event loop.
+
+    Raises:
+        TimeoutError: the run around it was cancelled, or is past its deadline; no further step is taken.
+    """
+    abandoned = _abandoned.get()
+    told = False
     value: Any = None
     error: BaseException | None = None
     try:
@@ -65,9 +104,10 @@ def drive_in_place(work: Work[T], abandoned: threading.Event | None = None) -> T
                 return result
             finally:
                 value = error = None
-            if abandoned is not None and abandoned.is_set():
-                raise TimeoutError("the run was abandoned at its deadline")
             try:
+                if abandoned and not told:
+                    told = True  # what follows only closes what is open
+                    raise TimeoutError("the run was abandoned: it was cancelled, or is past its deadline")
                 value = effect.perform()
             except BaseException as raised:
                 error = raised
@@ -92,11 +132,12 @@ class Deadline(Effect):
 
     def perform(self) -> Any:
         outcome: Future[Any] = Future()
-        abandoned = threading.Event()
+        abandoned = Abandoned()
 
         def run() -> None:
+            _abandoned.set(abandoned)
             try:
-                outcome.set_result(drive_in_place(self.work, abandoned))
+                outcome.set_result(drive_in_place(self.work))
             except BaseException as error:
                 outcome.set_exception(error)
 

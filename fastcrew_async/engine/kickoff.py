@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, cast
 
 from crewai.crew import Crew
@@ -24,6 +25,7 @@ from fastcrew_async.engine import collector
 from fastcrew_async.engine.copies import exclusive
 from fastcrew_async.engine.drivers import Work, drive, drive_in_place
 from fastcrew_async.engine.run import Order, run_crew
+from fastcrew_async.errors import RunTimeoutError
 
 Inputs = Mapping[str, Any] | None
 
@@ -33,16 +35,53 @@ def prepare_process() -> None:
     collector.start()
 
 
+@dataclass(frozen=True)
+class Terms:
+    """How a run is to be carried out, besides what it computes."""
+
+    order: Order = "listed"
+    timeout: float | None = None
+    priority: int = 0
+
+
 async def kickoff(
-    crew: Crew, inputs: Inputs, input_files: Any = None, from_checkpoint: Any = None, order: Order = "listed"
+    crew: Crew, inputs: Inputs, input_files: Any = None, from_checkpoint: Any = None, terms: Terms = Terms()
 ) -> CrewOutput | CrewStreamingOutput:
-    """``Crew.akickoff`` on the engine."""
+    """``Crew.akickoff`` on the engine.
+
+    Raises:
+        RunTimeoutError: the run took longer than `terms` allow; it has been cancelled.
+    """
     restored = apply_checkpoint(crew, from_checkpoint)
     if restored is not None:
-        return await kickoff(cast(Crew, restored), inputs, input_files)
+        return await kickoff(cast(Crew, restored), inputs, input_files, terms=terms)
     if crew.stream:
-        return _stream_async(crew, lambda taken: drive(run_crew(taken, inputs, input_files, order)))
-    return await drive(_run(crew, inputs, input_files, order))
+        return _stream_async(
+            crew, lambda taken: _on_terms(taken, run_crew(taken, inputs, input_files, terms.order), terms)
+        )
+    return await _on_terms(crew, _run(crew, inputs, input_files, terms.order), terms)
+
+
+async def _on_terms(crew: Crew, work: Work[CrewOutput], terms: Terms) -> CrewOutput:
+    if terms.timeout is None:
+        return await drive(work, terms.priority)
+    run = asyncio.create_task(drive(work, terms.priority))
+    run.add_done_callback(lambda _: work.close())  # one that was cancelled before its start
+    try:
+        done, _ = await asyncio.wait({run}, timeout=terms.timeout)
+    except asyncio.CancelledError:
+        run.cancel()
+        await asyncio.wait({run})
+        raise
+    if done:
+        return run.result()
+    run.cancel()
+    await asyncio.wait({run})
+    if not run.cancelled():
+        return run.result()  # it ended, or failed, at the last moment
+    raise RunTimeoutError(
+        f"the run of crew {crew.name!r} did not end within {terms.timeout:g} seconds; it was cancelled"
+    )
 
 
 async def kickoff_like_sync(

@@ -2,8 +2,9 @@
 
 asyncio runs every ready task before it looks at timers and sockets again, so a thousand engine steps that become ready
 together stop the host's own callbacks for as long as all of them take. Each step passes the turnstile of its loop: once
-the engine has used its slice of the current iteration, the step waits for a later one. The oldest run goes first: of a
-thousand runs that start together the first is at its model when the last begins, so their waits overlap their work.
+the engine has used its slice of the current iteration, the step waits for a later one. Of equal priority the
+oldest run goes first: of a thousand that start together the first is at its model when the last begins, so their waits
+overlap their work.
 """
 
 from __future__ import annotations
@@ -19,9 +20,16 @@ from heapq import heappop, heappush
 
 from fastcrew_async.config import settings
 
-age: ContextVar[int | None] = ContextVar("fastcrew_async_age", default=None)
-"""The place of the current run in the order of all runs; what runs inside a run is as old as that."""
-next_age = itertools.count().__next__
+Rank = tuple[int, int]
+rank: ContextVar[Rank | None] = ContextVar("fastcrew_async_rank", default=None)
+"""The place of the current run among all runs: those of a higher priority first, then the oldest. What runs inside a
+run has that run's place."""
+_next_age = itertools.count().__next__
+
+
+def new_rank(priority: int = 0) -> Rank:
+    """The place of a run that begins now."""
+    return -priority, _next_age()
 
 
 @dataclass(frozen=True)
@@ -57,7 +65,7 @@ class Turnstile:
         self._spent = 0.0
         self._step = slice_seconds  # running mean of what one step takes
         self._armed = False
-        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []  # a heap: age of the run, arrival
+        self._waiting: list[tuple[Rank, int, asyncio.Future[None]]] = []  # a heap: rank of the run, arrival
         self._arrivals = itertools.count()
         self.steps = 0
         self.used = 0.0
@@ -80,8 +88,7 @@ class Turnstile:
     async def turn(self) -> None:
         """Wait for a place in a coming iteration."""
         since = time.perf_counter()
-        of_run = age.get()
-        place = next_age() if of_run is None else of_run, next(self._arrivals)
+        place = rank.get() or new_rank(), next(self._arrivals)
         try:
             while True:
                 future: asyncio.Future[None] = self._loop.create_future()

@@ -91,14 +91,14 @@ class Request:
 
 
 # A function of the request; or the replies in order, of which the last is given again and again; or one reply for all.
-Script = Callable[[Request], Reply | str] | Sequence[Reply | str] | Reply | str
+Script = Callable[[Request], Reply | ToolCall | str] | Sequence[Reply | ToolCall | str] | Reply | ToolCall | str
 
 
 class Prompter:
     """Gives out the replies of a script, from any thread."""
 
     def __init__(self, script: Script) -> None:
-        if not callable(script) and not isinstance(script, (str, Reply)) and not script:
+        if not callable(script) and not isinstance(script, (str, Reply, ToolCall)) and not script:
             raise ValueError("the script is empty: give it at least one reply")
         self._script = script
         self._given = 0
@@ -109,10 +109,16 @@ class Prompter:
         script = self._script
         if callable(script):
             answer = script(request)
-        elif isinstance(script, (str, Reply)):
+        elif isinstance(script, (str, Reply, ToolCall)):
             answer = script
         else:
             with self._lock:
                 answer = script[min(self._given, len(script) - 1)]
                 self._given += 1
-        return Reply(answer) if isinstance(answer, str) else answer
+        if isinstance(answer, str):
+            return Reply(answer)
+        if isinstance(answer, ToolCall):
+            return Reply(tool_calls=[answer])
+        if not isinstance(answer, Reply):
+            raise TypeError(f"a script's reply must be a str, a Reply or a ToolCall, got {answer!r}")
+        return answer

@@ -93,24 +93,43 @@ async def test_the_oldest_run_goes_first_whenever_it_comes(monkeypatch: pytest.M
     assert len(before_the_first_end) <= 3  # first come, first served, would have begun them all
 
 
+async def test_a_higher_priority_goes_before_older_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    stile = Turnstile(asyncio.get_running_loop(), SLICE)
+    clock = itertools.count(0.0, SLICE)
+    monkeypatch.setattr(drivers, "turnstile", lambda: stile)
+    monkeypatch.setattr(drivers, "perf_counter", lambda: next(clock))
+    ended: list[str] = []
+
+    async def work(name: str) -> None:
+        for _ in range(3):
+            await Nothing()
+        ended.append(name)
+
+    batch = [asyncio.create_task(drive(work(f"batch {number}"), -1)) for number in range(5)]
+    interactive = asyncio.create_task(drive(work("interactive")))
+    await asyncio.wait_for(asyncio.gather(*batch, interactive), 10)
+    assert ended[0] == "interactive"
+    assert ended[1:] == [f"batch {number}" for number in range(5)]
+
+
 async def test_what_runs_inside_a_run_is_as_old_as_the_run() -> None:
-    ages: list[int | None] = []
+    ages: list[turnstile.Rank | None] = []
 
     async def inner() -> None:
-        ages.append(turnstile.age.get())
+        ages.append(turnstile.rank.get())
 
     class Nested(Effect):
         async def aperform(self) -> None:
             await asyncio.gather(drive(inner()), drive(inner()))
 
     async def outer() -> None:
-        ages.append(turnstile.age.get())
+        ages.append(turnstile.rank.get())
         await Nested()
 
     await asyncio.wait_for(drive(outer()), 10)
     assert len(set(ages)) == 1
     assert ages[0] is not None
-    assert turnstile.age.get() is None  # and the next run is a younger one
+    assert turnstile.rank.get() is None  # and the next run is a younger one
 
 
 async def test_while_somebody_waits_nobody_goes_past(gate: Any) -> None:
@@ -200,7 +219,7 @@ async def test_a_run_cancelled_while_it_waits_for_its_turn_ends_there(monkeypatc
         log.append("went on")
 
     blocker = asyncio.get_running_loop().create_future()
-    stile._waiting.append((-1, 0, blocker))  # somebody is before it
+    stile._waiting.append(((-1, 0), 0, blocker))  # somebody is before it
     stile._armed = True  # and no iteration comes
     task = asyncio.create_task(drive(work()))
     await asyncio.sleep(0)

@@ -61,3 +61,10 @@ def test_tokens_are_estimated() -> None:
     llm = ScriptedLLM("ok")
     assert llm.get_input_tokens_count("12345") == 2
     assert llm.get_input_tokens_count([{"role": "user", "content": "1234"}, {"role": "assistant"}]) == 1
+
+
+def test_a_tool_call_alone_is_a_reply_and_anything_else_is_refused() -> None:
+    llm = ScriptedLLM([ToolCall("search", {"q": 1}), 5])  # type: ignore[list-item]
+    assert "Action: search" in llm.call("x")
+    with pytest.raises(TypeError, match="must be a str, a Reply or a ToolCall, got 5"):
+        llm.call("x")

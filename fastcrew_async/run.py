@@ -1,0 +1,64 @@
+"""A kickoff that is under way."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine, Generator
+from typing import Any, Literal
+from uuid import uuid4
+
+from crewai.crews.crew_output import CrewOutput
+
+Status = Literal["running", "done", "failed", "timed out", "cancelled"]
+
+_running: set[Run] = set()  # a run that nobody holds goes on: an event loop keeps its tasks by weak references only
+
+
+class Run:
+    """What ``AsyncCrew.start`` gives. Awaiting it gives the crew's output, or raises what the run raised.
+
+    Cancelling the task that awaits it cancels the run; ``asyncio.shield(run.task)`` waits without that.
+    """
+
+    def __init__(self, kickoff: Coroutine[Any, Any, CrewOutput]) -> None:
+        self.id = str(uuid4())
+        """Tells this run from others, for logs and tables of your own."""
+        self.task = asyncio.create_task(kickoff, name=f"fastcrew-run-{self.id[:8]}")
+        """The task that runs it."""
+        self._began = time.monotonic()
+        self._ended: float | None = None
+        _running.add(self)
+        self.task.add_done_callback(self._end)
+
+    def __await__(self) -> Generator[Any, Any, CrewOutput]:
+        return self.task.__await__()
+
+    @property
+    def status(self) -> Status:
+        """Where it stands."""
+        if not self.task.done():
+            return "running"
+        if self.task.cancelled():
+            return "cancelled"
+        error = self.task.exception()
+        if error is None:
+            return "done"
+        return "timed out" if isinstance(error, TimeoutError) else "failed"
+
+    @property
+    def seconds(self) -> float:
+        """How long it has run, in seconds of wall time."""
+        return (self._ended or time.monotonic()) - self._began
+
+    def cancel(self) -> bool:
+        """End it: no further model or tool call starts, its events are closed, the crew can be used again. False where
+        it has ended already. Awaiting the run then raises ``asyncio.CancelledError``."""
+        return self.task.cancel()
+
+    def __repr__(self) -> str:
+        return f"<Run {self.id} {self.status}, {self.seconds:.1f} s>"
+
+    def _end(self, _: object) -> None:
+        self._ended = time.monotonic()
+        _running.discard(self)

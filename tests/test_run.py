@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+from crewai import Agent, Crew, Task
+from crewai.events import CrewKickoffFailedEvent, crewai_event_bus
+from crewai.tools import tool
+
+from fastcrew_async import AsyncCrew, workers
+from fastcrew_async.engine.kickoff import kickoff_in_place
+from fastcrew_async.errors import FastcrewError, RunTimeoutError
+from fastcrew_async.testing import ScriptedLLM, ToolCall
+from tests import crews
+from tests.crews import storage
+from tests.test_crew import TOPICS, Held, failing_on, held
+
+__all__ = ["storage"]
+
+
+async def until(true: Any) -> None:
+    async def poll() -> None:
+        while not true():
+            await asyncio.sleep(0.001)
+
+    await asyncio.wait_for(poll(), 10)
+
+
+async def test_a_run_is_awaited_for_its_output() -> None:
+    run = AsyncCrew(crews.crew(crews.echo)).start(TOPICS[0])
+    assert run.status == "running"
+    output = await asyncio.wait_for(run, 10)
+    assert TOPICS[0]["topic"] in output.raw
+    assert run.status == "done"
+    taken = run.seconds
+    assert taken > 0
+    await asyncio.sleep(0.01)
+    assert run.seconds == taken
+    assert run.id in repr(run)
+
+
+async def test_a_run_that_nobody_holds_goes_on() -> None:
+    llm, crew = held()
+    ended = asyncio.Event()
+    crew.start(TOPICS[0]).task.add_done_callback(lambda _: ended.set())
+    await until(lambda: llm.__dict__["inside"])
+    llm.__dict__["open"].set()
+    await asyncio.wait_for(ended.wait(), 10)
+
+
+async def test_a_run_can_be_cancelled_and_the_crew_used_again() -> None:
+    llm, crew = held()
+    run = crew.start(TOPICS[0])
+    await until(lambda: llm.__dict__["inside"])
+    assert run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(run, 10)
+    assert (run.status, llm.__dict__["cancelled"]) == ("cancelled", 1)
+    assert not run.cancel()
+    llm.__dict__["open"].set()
+    assert (await asyncio.wait_for(crew.kickoff(TOPICS[1]), 10)).raw  # type: ignore[union-attr]
+
+
+async def test_a_run_that_fails() -> None:
+    run = AsyncCrew(crews.crew(failing_on("topic 0"))).start(TOPICS[0])
+    with pytest.raises(Exception, match="no"):
+        await asyncio.wait_for(run, 10)
+    assert run.status == "failed"
+
+
+async def test_a_run_past_its_timeout_is_cancelled() -> None:
+    failures: list[Any] = []
+    llm, crew = held()
+    with crewai_event_bus.scoped_handlers():
+
+        @crewai_event_bus.on(CrewKickoffFailedEvent)
+        def failed(source: Any, event: Any) -> None:
+            failures.append(event.error)
+
+        with pytest.raises(RunTimeoutError, match=r"did not end within 0\.05 seconds") as raised:
+            await asyncio.wait_for(crew.kickoff(TOPICS[0], timeout=0.05), 10)
+        await until(lambda: failures)
+    assert isinstance(raised.value, FastcrewError)
+    assert isinstance(raised.value, TimeoutError)
+    assert failures == ["cancelled"]
+    assert (llm.__dict__["inside"], llm.__dict__["cancelled"]) == (0, 1)
+    run = crew.start(TOPICS[0], timeout=0.05)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(run, 10)
+    assert run.status == "timed out"
+    llm.__dict__["open"].set()
+    assert (await asyncio.wait_for(crew.kickoff(TOPICS[1], timeout=60), 10)).raw  # type: ignore[union-attr]
+
+
+async def test_a_cancel_comes_through_a_timeout() -> None:
+    llm, crew = held()
+    task = asyncio.create_task(crew.kickoff(TOPICS[0], timeout=60))
+    await until(lambda: llm.__dict__["inside"])
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(task, 10)
+    assert llm.__dict__["cancelled"] == 1
+
+
+async def test_in_a_batch_each_run_has_its_own_timeout() -> None:
+    class Slow(Held):
+        async def acall(self, messages: Any, *args: Any, **kwargs: Any) -> Any:
+            if "topic 1" in str(messages):
+                return await super().acall(messages, *args, **kwargs)
+            return await ScriptedLLM.acall(self, messages, *args, **kwargs)
+
+    crew = AsyncCrew(crews.crew(llm=Slow()))
+    results = await asyncio.wait_for(
+        crew.kickoff_for_each(TOPICS[:3], timeout=2.0, return_exceptions=True, priority=-1), 20
+    )
+    assert [isinstance(result, RunTimeoutError) for result in results] == [False, True, False]
+
+
+@pytest.mark.parametrize("wrong", [0, -1, "5", True, float("nan")])
+async def test_a_timeout_that_is_none_is_refused_before_anything_starts(wrong: Any) -> None:
+    llm, crew = held()
+    with pytest.raises(ValueError, match="must be a number of seconds above 0"):
+        await crew.kickoff(TOPICS[0], timeout=wrong)
+    with pytest.raises(ValueError, match="must be a number of seconds above 0"):
+        crew.start(TOPICS[0], timeout=wrong)
+    assert not llm.__dict__["asked"]
+
+
+async def test_a_priority_that_is_none_is_refused() -> None:
+    with pytest.raises(TypeError, match="priority='high' must be a whole number"):
+        AsyncCrew(crews.crew()).start(TOPICS[0], priority="high")  # type: ignore[arg-type]
+
+
+def test_without_a_loop_there_is_no_run() -> None:
+    with pytest.raises(RuntimeError, match="no running event loop"):
+        AsyncCrew(crews.crew()).start(TOPICS[0])
+
+
+async def test_a_crew_that_a_tool_has_kicked_off_does_nothing_after_the_cancel() -> None:
+    """The tool is sync, so its thread cannot be stopped: it is left, and what it runs performs no further step."""
+    asked: list[str] = []
+    inside, go, ended = threading.Event(), threading.Event(), threading.Event()
+    raised: list[BaseException] = []
+
+    def answer(request: Any) -> str:
+        asked.append(request.text)
+        inside.set()
+        go.wait(10)
+        return "Thought: done\nFinal Answer: inner"
+
+    worker = Agent(role="w", goal="g", backstory="b", llm=ScriptedLLM(answer))
+    inner = Crew(
+        agents=[worker],
+        tasks=[Task(description=f"part {n}", expected_output="e", agent=worker) for n in range(2)],
+    )
+
+    @tool("research")
+    def research(topic: str) -> str:
+        """Kicks a crew of two tasks off."""
+        try:
+            return str(kickoff_in_place(inner, {}))
+        except BaseException as error:
+            raised.append(error)
+            raise
+        finally:
+            ended.set()
+
+    llm = ScriptedLLM([ToolCall("research", {"topic": "x"}), "never asked"])
+    boss = Agent(role="boss", goal="g", backstory="b", llm=llm, tools=[research])
+    crew = Crew(agents=[boss], tasks=[Task(description="find", expected_output="e", agent=boss)])
+    abandoned = workers.pool().stats()["abandoned"]
+    run = AsyncCrew(crew).start()
+    await until(inside.is_set)
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(run, 10)
+    assert workers.pool().stats()["abandoned"] == abandoned + 1
+    go.set()
+    await until(ended.is_set)
+    assert len(asked) == 1
+    assert "abandoned" in str(raised[0])
