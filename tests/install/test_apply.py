@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import warnings
 from collections.abc import Iterator
 from importlib import metadata
+from types import FunctionType
 from typing import Any
 
 import crewai.agent.core
@@ -71,6 +73,29 @@ def test_install_replaces_the_table_and_nothing_else(stock: Any) -> None:
     assert changed(stock) == set()
     install()
     assert len(changed(stock)) == len(targets.patches()) == len(active())
+
+
+def everything() -> list[tuple[str, Any, str, object]]:
+    """Every function and class that a module of CrewAI, or a class in one, has: where, under which name, and itself."""
+    found: list[tuple[str, Any, str, object]] = []
+    for name, module in list(sys.modules.items()):
+        if module is not None and name.split(".")[0] in ("crewai", "crewai_core"):
+            classes = [value for value in vars(module).values() if isinstance(value, type) and value.__module__ == name]
+            owners = [(name, module), *((f"{name}.{cls.__name__}", cls) for cls in classes)]
+            found += [(where, owner, key, value) for where, owner in owners for key, value in vars(owner).items()]
+    code = (FunctionType, staticmethod, classmethod, property, type)
+    return [entry for entry in found if isinstance(entry[3], code)]
+
+
+def test_nothing_else_in_crewai_is_replaced_by_installing_and_running() -> None:
+    crews.crew("done").kickoff(INPUTS)
+    before = everything()
+    install()
+    assert crews.crew("done", tasks=2).kickoff(INPUTS).raw == "done"
+    replaced = {(where, key) for where, owner, key, value in before if vars(owner).get(key) is not value}
+    assert replaced == {(patch.where, patch.attribute) for patch in targets.patches()}
+    uninstall()
+    assert all(vars(owner)[key] is value for _, owner, key, value in before)
 
 
 def test_uninstall_leaves_every_attribute_identical(stock: Any) -> None:
