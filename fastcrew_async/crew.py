@@ -211,7 +211,7 @@ class AsyncCrew:
                 done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                 for task in sorted(done, key=running.__getitem__):
                     index = running.pop(task)
-                    error = task.exception()
+                    error = asyncio.CancelledError() if task.cancelled() else task.exception()
                     if error is not None and not return_exceptions:
                         raise error
                     ended += 1

@@ -335,3 +335,15 @@ async def test_a_streaming_crew_gives_a_stream_and_any_number_of_them() -> None:
     assert crew.stream is True
     assert raws(await kickoffs.kickoff_for_each(TOPICS)) == [entry["topic"] for entry in TOPICS]
     assert crew.stream is True
+
+
+async def test_a_run_that_ends_cancelled_stays_in_its_place() -> None:
+    def script(request: Request) -> str:
+        if "topic 1" in request.text:
+            raise asyncio.CancelledError
+        return crews.echo(request)
+
+    crew = AsyncCrew(crews.crew(script))
+    results = await crew.kickoff_for_each(TOPICS[:3], return_exceptions=True)
+    assert isinstance(results[1], asyncio.CancelledError)
+    assert [type(result) for result in results[::2]] == [CrewOutput, CrewOutput]

@@ -8,6 +8,7 @@ and full collections happen while nothing runs, or when the process has grown by
 from __future__ import annotations
 
 import gc
+import os
 import sys
 import threading
 from dataclasses import dataclass
@@ -84,9 +85,22 @@ def _enter() -> None:
 
 def _leave() -> None:
     with _lock:
-        _state.running -= 1
+        _state.running = max(_state.running - 1, 0)  # a forked child may drop a run of its parent
         if _state.started and _state.running == 0:
             gc.set_threshold(*_state.thresholds)
+
+
+def _after_fork_in_child() -> None:
+    # The parent's runs do not end here.
+    global _lock
+    _lock = threading.Lock()
+    if _state.started and _state.running:
+        gc.set_threshold(*_state.thresholds)
+    _state.running = 0
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def _resident_bytes() -> int:

@@ -13,8 +13,9 @@ import json
 import os
 import threading
 import time
+import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from fastcrew_async.config import settings
 from fastcrew_async.engine.effects import Effect
 from fastcrew_async.engine.fields import private
 from fastcrew_async.engine.texts import key_of_task
+from fastcrew_async.errors import DatabaseClosedError
 from fastcrew_async.store import Database
 
 _Statement = tuple[str, tuple[Any, ...]]
@@ -59,7 +61,7 @@ _lock = threading.Lock()
 _runs_begun = itertools.count()
 _last_run = 0
 _databases: dict[str, Database] = {}
-_prepared: set[Database] = set()
+_prepared: weakref.WeakSet[Database] = weakref.WeakSet()
 
 
 def storage_file() -> Path:
@@ -91,8 +93,33 @@ def _with_schema(file: Database, statements: list[_Statement]) -> list[_Statemen
     return statements if file in _prepared else [*((statement, ()) for statement in _SCHEMA), *statements]
 
 
+def _before_fork() -> None:
+    """Close the files, so that parent and child each open them anew: no child can use, or open, a file that its parent
+    had open when it was forked off. Nothing opens one meanwhile, as the lock is held until after the fork."""
+    _lock.acquire()
+    files = list(_databases.values())
+    _databases.clear()
+    for file in files:
+        with suppress(Exception):  # then the child is told of it at its first write
+            file.close_sync()
+
+
+def _after_fork_in_parent() -> None:
+    _lock.release()
+
+
+def _after_fork_in_child() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+
+
 class _Write(Effect):
-    """One atomic batch on the file; the first one of a process makes the table."""
+    """One atomic batch on the file; the first one of a process makes the table. A file that was
+    closed for a fork is opened again."""
 
     __slots__ = ("statements",)
 
@@ -100,15 +127,27 @@ class _Write(Effect):
         self.statements = statements
 
     def perform(self) -> None:
-        file = database()
-        file.batch_sync(_with_schema(file, self.statements))
-        _prepared.add(file)
+        while True:
+            file = database()
+            try:
+                file.batch_sync(_with_schema(file, self.statements))
+            except DatabaseClosedError:
+                if _known() is file:
+                    raise
+            else:
+                return _prepared.add(file)
 
     async def aperform(self) -> None:
-        known = _known()
-        file: Database = known if known is not None else await workers.pool().run(database)
-        await file.batch(_with_schema(file, self.statements))
-        _prepared.add(file)
+        while True:
+            known = _known()
+            file: Database = known if known is not None else await workers.pool().run(database)
+            try:
+                await file.batch(_with_schema(file, self.statements))
+            except DatabaseClosedError:
+                if _known() is file:
+                    raise
+            else:
+                return _prepared.add(file)
 
 
 def _read(query: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:

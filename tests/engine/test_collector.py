@@ -118,3 +118,15 @@ def _many_runs() -> None:
 
 def test_resident_bytes_is_that_of_this_process() -> None:
     assert collector._resident_bytes() > 10 * 1024 * 1024
+
+
+def test_a_forked_child_forgets_the_runs_of_its_parent() -> None:
+    collector.start()
+    with collector.BUSY:
+        assert held_back()
+        collector._after_fork_in_child()
+        assert gc.get_threshold() == THRESHOLDS
+        with collector.BUSY:
+            assert held_back()
+        assert gc.get_threshold() == THRESHOLDS
+    assert collector._state.running == 0

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -200,3 +201,21 @@ def test_each_crew_gets_its_handler_once() -> None:
     crew = crews.crew()
     assert outputs_of(crew) is outputs_of(crew)
     assert outputs_of(crew) is not outputs_of(crews.crew())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # 3.12 warns of any fork beside threads
+def test_parent_and_child_go_on_after_a_fork() -> None:
+    crew = crews.crew(crews.echo)
+    run(crew, "tea")
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            run(crew, "milk")
+            code = 0
+        finally:
+            os._exit(code)
+    run(crew, "water")
+    assert os.waitpid(child, 0)[1] == 0
+    assert runs() == [1, 1, 1]
