@@ -4,6 +4,7 @@
 #   make test     all that CI runs: lint, types, stub check, Rust tests, wheel smoke test, Python tests
 #   make check    the quick part of it: lint, types, stub check
 #   make bench    the measurements
+#   make matrix   the Python tests on asyncio and on uvloop, on each of PYTHONS
 #   make conformance   CrewAI's own tests, with and without install(): five minutes, after a large download
 #   make wheel    a release wheel in dist/
 #   make build    the development environment with the compiled core
@@ -18,7 +19,7 @@ export CREWAI_DISABLE_TELEMETRY := true
 export OTEL_SDK_DISABLED := true
 export CREWAI_TRACING_ENABLED := false
 
-.PHONY: demo test check conformance bench wheel build clean lint types stubs rust-test python-test smoke
+.PHONY: demo test check conformance matrix bench wheel build clean lint types stubs rust-test python-test smoke
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -34,6 +35,11 @@ python-test: build
 
 conformance: build
 	$(RUN) -m tests.conformance
+
+PYTHONS ?= python3.10 python3.11 python3.12 python3.13
+
+matrix: build
+	scripts/matrix.sh $(PYTHONS)
 
 bench: build
 	for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(RUN) $$file || exit 1; done

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import inspect
+import os
 from collections.abc import Awaitable, Callable, Iterator
 from types import SimpleNamespace
 
@@ -22,6 +23,12 @@ _TWINS = {
     "WorkQueue": "fastcrew_async._fallback.work_queue",
 }
 _USERS = [runtime, store, workers]
+
+
+if os.environ.get("FASTCREW_ASYNC_TEST_LOOP") == "uvloop":  # `make matrix` runs everything on both
+
+    def pytest_asyncio_loop_factories(config: object, item: object) -> dict[str, Callable[[], object]]:
+        return {"uvloop": importlib.import_module("uvloop").new_event_loop}
 
 
 @pytest.fixture(autouse=True)

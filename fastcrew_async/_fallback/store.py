@@ -294,7 +294,7 @@ class _Readers:
     def _read(self, query: _Query) -> Any:
         try:
             return query.run(self._connection())
-        except sqlite3.Error as error:
+        except (sqlite3.Error, sqlite3.Warning) as error:  # Python 3.10 warns of a second statement
             failure = statement.translate(self._path, error)
             if isinstance(failure, DatabaseReadOnlyError):
                 failure = StatementError(

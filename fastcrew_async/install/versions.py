@@ -50,7 +50,9 @@ def _exists(name: str) -> bool:
 
 
 def _member(owner: object, name: str) -> object:
-    for cls in getattr(owner, "__mro__", ()):
-        if name in inspect.get_annotations(cls):  # declared, and set by the constructor
-            return None
-    return getattr(owner, name)
+    try:
+        return getattr(owner, name)
+    except AttributeError:
+        if any(name in inspect.get_annotations(cls) for cls in getattr(owner, "__mro__", ())):
+            return None  # declared, and set by the constructor
+        raise

@@ -1,12 +1,18 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+import textwrap
 from importlib import metadata
+from pathlib import Path
 
 import crewai
 import pytest
 
 from fastcrew_async.errors import UnsupportedCrewAIError
 from fastcrew_async.install import versions
+
+ROOT = Path(__file__).parents[2]
 
 
 def claim(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
@@ -57,3 +63,26 @@ def test_a_module_that_is_gone_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(versions, "NAMES", ("crewai.gone:Name",))
     with pytest.raises(UnsupportedCrewAIError, match=r"lacks crewai\.gone:Name"):
         versions.check()
+
+
+@pytest.mark.parametrize("use", ["from fastcrew_async import AsyncCrew", "fastcrew_async.install()"])
+def test_another_release_is_refused_whatever_is_used_first(use: str) -> None:
+    program = f"""
+        from importlib import metadata
+        real = metadata.version
+        metadata.version = lambda name: "1.14.7" if name == "crewai" else real(name)
+        import fastcrew_async
+        try:
+            {use}
+        except ImportError as error:
+            print(error)
+    """
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(program)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert done.stdout.startswith("CrewAI 1.14.7 is not supported: "), done.stderr
