@@ -155,6 +155,12 @@ def scope() -> Scope:
     return _event_id_stack.get()
 
 
+def restore(opened: Scope) -> None:
+    """Make `opened` the open scopes again, whatever was opened or closed since."""
+    if _event_id_stack.get() is not opened:
+        _event_id_stack.set(opened)
+
+
 def close_scopes(mark: Scope, error: BaseException, source: Any = None) -> None:
     """Close what was opened since `mark` and left open by an error or a cancellation.
 

@@ -96,7 +96,18 @@ async def kickoff_like_sync(
         return await kickoff_like_sync(cast(Crew, restored), inputs, input_files)
     if crew.stream:
         return _stream_async(crew, lambda taken: _after_environment(lambda: run_crew(taken, inputs, input_files)))
-    return await asyncio.create_task(_after_environment(lambda: _run(crew, inputs, input_files)))
+    result, interrupt = await asyncio.create_task(_held(_after_environment(lambda: _run(crew, inputs, input_files))))
+    if interrupt is not None:
+        raise interrupt
+    return cast(CrewOutput, result)
+
+
+async def _held(work: Awaitable[CrewOutput]) -> tuple[CrewOutput | None, BaseException | None]:
+    """The output, or what would end the event loop, and everybody on it, if it left a task."""
+    try:
+        return await work, None
+    except (KeyboardInterrupt, SystemExit) as interrupt:
+        return None, interrupt
 
 
 async def _after_environment(work: Callable[[], Work[CrewOutput]]) -> CrewOutput:

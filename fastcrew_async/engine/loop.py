@@ -23,6 +23,7 @@ from crewai_core.printer import PRINTER
 from pydantic import BaseModel
 from rich.text import Text
 
+from fastcrew_async.engine import events
 from fastcrew_async.engine.effects import Blocking, CallUser
 from fastcrew_async.engine.model import ask, force_final_answer
 from fastcrew_async.engine.native import run_native_tools
@@ -54,7 +55,9 @@ async def agent_loop(executor: AgentExecutor) -> None:
         state.use_native_tools = executor._check_native_tool_support()
         if state.use_native_tools:
             executor._setup_native_tools()
+    opened = events.scope()
     while True:
+        events.restore(opened)  # CrewAI's steps run in contexts of their own: no scope gets out of one
         if has_reached_max_iterations(state.iterations, executor.max_iter):
             state.current_answer = await force_final_answer(executor)
             break
@@ -73,6 +76,7 @@ async def agent_loop(executor: AgentExecutor) -> None:
             state.iterations += 1
             break
         state.iterations += 1
+    events.restore(opened)
     _finalize(executor)
 
 
@@ -86,9 +90,10 @@ async def _ask_in_text(executor: AgentExecutor) -> Next:
             return Next.FINISH
         formatted = process_llm_response(answer, executor.use_stop_words)
         state.current_answer = formatted
+        both = "Final Answer:" in answer  # a TypeError for an answer that is a number, as in CrewAI
         if isinstance(formatted, AgentFinish):
             return Next.FINISH
-        if "Final Answer:" in answer:
+        if both:
             _warn(executor, f"LLM returned 'Final Answer:' but parsed as AgentAction (tool: {formatted.tool})", answer)
         return Next.TOOLS
     except Exception as error:

@@ -13,7 +13,6 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from crewai.agents.parser import AgentFinish
-from crewai.events.event_context import _event_id_stack
 from crewai.hooks.dispatch import HookAborted
 from crewai.llms.base_llm import BaseLLM, LLMCallBlockedError
 from crewai.utilities import agent_utils
@@ -51,16 +50,16 @@ class CallModel(Effect):
         self.kwargs = kwargs
 
     def perform(self) -> Any:
-        scope = _event_id_stack.get()
+        scope = events.scope()
         try:
             return self.llm.call(self.messages, **self.kwargs)
         finally:
-            _leave(scope)
+            events.restore(scope)
 
     async def aperform(self) -> Any:
         if not has_async_side(self.llm):
             return await workers.pool().run(self.llm.call, self.messages, **self.kwargs)
-        scope = _event_id_stack.get()
+        scope = events.scope()
         try:
             answer = self.llm.acall(self.messages, **self.kwargs)
             return await (Paced(answer) if asyncio.iscoroutine(answer) else answer)
@@ -68,7 +67,7 @@ class CallModel(Effect):
             events.close_scopes(scope, error, self.llm)  # models tell of their errors themselves, but not of this one
             raise
         finally:
-            _leave(scope)
+            events.restore(scope)
 
 
 def has_async_side(llm: Any) -> bool:
@@ -209,9 +208,3 @@ def counts_here(llm: Any) -> bool:
         count is getattr(sys.modules.get(_OPENAI), "OpenAICompletion", BaseLLM).get_input_tokens_count
         and llm._on_compatible_server()
     )
-
-
-def _leave(scope: tuple[tuple[str, str], ...]) -> None:
-    """Drop event scopes that a failing or cancelled call left open, as CrewAI's copied step contexts do."""
-    if _event_id_stack.get() is not scope:
-        _event_id_stack.set(scope)

@@ -38,7 +38,7 @@ from fastcrew_async.engine.branches import Together
 from fastcrew_async.engine.effects import Blocking
 from fastcrew_async.engine.events import tell
 from fastcrew_async.engine.model import counts_here
-from fastcrew_async.engine.tool_call import ask_whether_to_cache, native_call, tool_name
+from fastcrew_async.engine.tool_call import ask_whether_to_cache, native_call, own_error, tool_name
 
 if TYPE_CHECKING:
     from fastcrew_async.engine.executor import AgentExecutor
@@ -255,7 +255,8 @@ class _NativeCall:
                     handler.cache.add(tool=self.name, input=self._cache_key(), output=raw)
             self.result = format_native_tool_output_for_agent(output_tool, raw)
             self.failure = detect_tool_failure(raw)
-        except Exception as error:
+        except Exception as raised:
+            error = own_error(raised)
             self.result = self.raw = f"Error executing tool: {error}"
             self.failure = failure_from_exception(error)
             if executor.task:

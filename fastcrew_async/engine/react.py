@@ -43,7 +43,7 @@ from crewai_core.printer import PRINTER
 
 from fastcrew_async.engine.effects import Blocking, CallUser
 from fastcrew_async.engine.events import observed, tell
-from fastcrew_async.engine.tool_call import ask_whether_to_cache, invocation, tool_name
+from fastcrew_async.engine.tool_call import ask_whether_to_cache, invocation, own_error, tool_name
 
 if TYPE_CHECKING:
     from crewai.tools.tool_calling import InstructorToolCalling, ToolCalling
@@ -276,7 +276,8 @@ class ToolUsage(StockToolUsage):
             elif result is None:
                 try:
                     result = await self._call(tool, calling, available)
-                except Exception as error:
+                except Exception as raised:
+                    error = own_error(raised)
                     self.on_tool_error(tool=tool, tool_calling=calling, e=error)
                     failed = True
                     self._run_attempts += 1

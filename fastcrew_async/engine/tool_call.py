@@ -6,7 +6,7 @@ import contextvars
 import inspect
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 from crewai.tools.base_tool import BaseTool, Tool, _default_cache_function
 from crewai.tools.structured_tool import CrewStructuredTool, ToolUsageLimitExceededError
@@ -22,6 +22,22 @@ tool_name = lru_cache(maxsize=4096)(sanitize_tool_name)
 _STOCK_INVOKE = CrewStructuredTool.invoke
 
 
+class _Stopped(Exception):
+    """Carries a StopIteration through the engine's coroutines, which it could not pass as itself."""
+
+
+def own_error(error: Exception) -> Exception:
+    """What the tool raised."""
+    return cast(Exception, error.__cause__) if type(error) is _Stopped else error
+
+
+def _contained(call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except StopIteration as error:
+        raise _Stopped from error
+
+
 class RunTool(Effect):
     """A tool's body. `blocking` is CrewAI's own sync call; `asynchronous` its equivalent where the body is async.
 
@@ -35,11 +51,11 @@ class RunTool(Effect):
         self.asynchronous = asynchronous
 
     def perform(self) -> Any:
-        return contextvars.copy_context().run(self.blocking)
+        return contextvars.copy_context().run(_contained, self.blocking)
 
     async def aperform(self) -> Any:
         if self.asynchronous is None:
-            return await workers.pool().run(self.blocking)
+            return await workers.pool().run(_contained, self.blocking)
         return await self.asynchronous()
 
 

@@ -17,7 +17,14 @@ UUID = re.compile(
 )
 ADDRESS = re.compile(r"0x[0-9a-f]{6,}")
 # Shown by name only: they are live objects, compared through what they do.
-BY_NAME = {"Agent": "role", "LiteAgent": "role", "Task": "name", "ConditionalTask": "name", "Crew": "name"}
+BY_NAME = {
+    "Agent": "role",
+    "Doubling": "role",
+    "LiteAgent": "role",
+    "Task": "name",
+    "ConditionalTask": "name",
+    "Crew": "name",
+}
 
 
 def plain(value: Any, depth: int = 0) -> Any:

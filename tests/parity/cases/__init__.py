@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..case import Case
-from . import agents, failures, native, react, tasks, tools
+from . import agents, failures, native, odd, odd_answers, odd_texts, odd_tools, react, tasks, tools
 
-ALL: list[Case] = [*react.CASES, *native.CASES, *failures.CASES, *tasks.CASES, *agents.CASES, *tools.CASES]
+_FILES = (react, native, failures, tasks, agents, tools, odd, odd_texts, odd_tools, odd_answers)
+ALL: list[Case] = [case for file in _FILES for case in file.CASES]

@@ -168,7 +168,7 @@ HOOK_CASES = [
     ),
 ]
 
-# What stops a run on purpose: these are compared in test_defects.py, since CrewAI leaves scopes open behind them.
+# What stops a run on purpose: these are compared in test_stopped.py, since CrewAI leaves scopes open behind them.
 STOPPED = [
     *(
         Case(f"{form}, aborted at {point.value}", build, around=at(point, abort))
