@@ -38,8 +38,9 @@ _INSPECTING = frozenset(
 # What SQLite's own parser skips before a statement.
 _BLANK = re.compile(r"(?:[\s;\ufeff]|--[^\n]*|/\*.*?(?:\*/|\Z))*", re.DOTALL)
 _WORD = re.compile(r"\w*", re.ASCII)
-_NAMED = re.compile(
-    r"""'(?:[^']|'')*' | "(?:[^"]|"")*" | `[^`]*` | \[[^\]]*\] | --[^\n]* | /\*.*?(?:\*/|\Z) | ([:@$][^\W\d]\w*)""",
+_PLACEHOLDERS = re.compile(
+    r"""'(?:[^']|'')*' | "(?:[^"]|"")*" | `[^`]*` | \[[^\]]*\] | --[^\n]* | /\*.*?(?:\*/|\Z)
+        | ([:@$][^\W\d]\w* | \?\d*)""",
     re.VERBOSE | re.DOTALL,
 )
 
@@ -140,10 +141,23 @@ def batch(statements: Iterable[Any]) -> list[tuple[str, Any]]:
     return [_numbered("statement", index, pair, statement) for index, statement in enumerate(statements, 1)]
 
 
-def bind_check(sql: str, params: Any) -> None:
-    """Refuses a sequence for named placeholders: sqlite3 would bind them in the order of their first appearance."""
-    if isinstance(params, list) and (name := next((found[1] for found in _NAMED.finditer(sql) if found[1]), None)):
-        raise StatementError(f"the statement names its parameter {name}: pass a mapping")
+def bound(sql: str, params: Any) -> Any:
+    """The parameters in the form that sqlite3 takes for this statement.
+
+    Raises:
+        StatementError: a sequence for named placeholders; sqlite3 would bind them in the order of their appearance.
+    """
+    if not isinstance(params, list):
+        return params
+    places = [found[1] for found in _PLACEHOLDERS.finditer(sql) if found[1]]
+    for place in places:
+        if not place.startswith("?"):
+            raise StatementError(f"the statement names its parameter {place}: pass a mapping")
+    numbers = {int(place[1:]) for place in places if place != "?"}
+    if len(numbers) == len(set(places)) and max(numbers, default=0) == len(params) > 0:
+        # To sqlite3 of Python 3.12 and later, ?1 is a name.
+        return {str(number): value for number, value in enumerate(params, 1)}
+    return params
 
 
 def translate(path: str, error: Exception) -> Exception:

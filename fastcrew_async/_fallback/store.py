@@ -499,13 +499,11 @@ def _batch(statements: Iterable[Any]) -> Act:
 
 def _query(sql: str, parameters: Any, one: bool) -> _Query:
     statement.check_read(sql)
-    cells = statement.cells(parameters)
-    statement.bind_check(sql, cells)
-    return _Query(sql, cells, one)
+    return _Query(sql, statement.bound(sql, statement.cells(parameters)), one)
 
 
 def _run(connection: sqlite3.Connection, sql: str, cells: Any) -> Outcome:
-    statement.bind_check(sql, cells)
+    cells = statement.bound(sql, cells)
     counts = statement.changes_rows(sql)
     if counts:
         # SQLite keeps the last row id of the connection, that is of another caller: row 0 here means "none yet".

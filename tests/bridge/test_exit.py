@@ -176,6 +176,7 @@ def test_keyboard_interrupt_during_an_await(run):
             time.sleep(0.2)
             os.kill(os.getpid(), signal.SIGINT)
 
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
         threading.Thread(target=interrupt).start()
         try:
             asyncio.run(runtime.sleep(3600))
