@@ -66,16 +66,19 @@ def two_tasks(folder: Path) -> Crew:
     return Crew(name="two", agents=[worker], tasks=tasks, checkpoint=checkpoint)
 
 
-def run(crew: Crew, **arguments: Any) -> Any:
-    result = fresh_context().run(asyncio.run, crew.akickoff(**arguments))
+def run(in_place: bool, crew: Crew, **arguments: Any) -> Any:
+    if in_place:
+        result = fresh_context().run(lambda: crew.kickoff(**arguments))
+    else:
+        result = fresh_context().run(asyncio.run, crew.akickoff(**arguments))
     crewai_event_bus.flush()
     return result
 
 
-def checkpoints(folder: Path) -> list[Path]:
+def checkpoints(in_place: bool, folder: Path) -> list[Path]:
     """The files of a run's checkpoints, in their order."""
     for attempt in range(5):
-        run(two_tasks(folder / str(attempt)), inputs={"topic": "tea"})
+        run(in_place, two_tasks(folder / str(attempt)), inputs={"topic": "tea"})
         written = sorted((folder / str(attempt)).rglob("*.json"), key=lambda file: file.stat().st_mtime_ns)
         if len(written) == 2:
             return written
@@ -84,13 +87,16 @@ def checkpoints(folder: Path) -> list[Path]:
 
 @pytest.mark.parametrize("reader", ["stock", "ours"])
 @pytest.mark.parametrize("writer", ["stock", "ours"])
-def test_a_crew_goes_on_after_its_first_task(writer: str, reader: str, tmp_path: Path, asked: list[Any]) -> None:
+@pytest.mark.parametrize("in_place", [False, True], ids=["akickoff", "kickoff"])
+def test_a_crew_goes_on_after_its_first_task(
+    in_place: bool, writer: str, reader: str, tmp_path: Path, asked: list[Any]
+) -> None:
     with engine(writer):
-        written = checkpoints(tmp_path)
+        written = checkpoints(in_place, tmp_path)
     asked.clear()
     later = CheckpointConfig(restore_from=str(written[0]), location=str(tmp_path / "later"))
     with engine(reader):
-        result = run(two_tasks(tmp_path), from_checkpoint=later)
+        result = run(in_place, two_tasks(tmp_path), from_checkpoint=later)
     assert [output.raw for output in result.tasks_output] == ["a leaf", "a drink"]
     assert len(asked) == 1
     assert "Job 1 about tea" in str(asked)
