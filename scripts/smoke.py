@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
@@ -47,7 +48,7 @@ fastcrew_async.install()
 assert make_crew().kickoff().raw == "It works."
 fastcrew_async.uninstall()
 # The command is there, and without its extra it says what is missing.
-program = [Path(sys.prefix) / "bin" / "fastcrew-async", "status"]
+program = [Path(sysconfig.get_path("scripts")) / "fastcrew-async", "status"]
 command = subprocess.run(program, capture_output=True, text=True, check=False)
 assert command.returncode == 0 or "pip install 'fastcrew-async[cli]'" in command.stderr, command.stderr
 print(f"fastcrew-async {version('fastcrew-async')} works in a clean environment, {sys.version.split()[0]}")
