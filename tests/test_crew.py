@@ -115,7 +115,7 @@ async def test_a_cancelled_kickoff_ends_and_its_crew_is_usable_at_once(until: Un
     with pytest.raises(asyncio.CancelledError):
         await running
     assert (llm.cancelled, len(llm.asked)) == (1, 1)
-    assert not _copies.of(kickoffs.crew).busy
+    assert _copies.of(kickoffs.crew).running == 0
     llm.open.set()
     assert (await kickoffs.kickoff({"topic": "milk"})).raw == "milk"
     assert len(llm.asked) == 2

@@ -33,7 +33,7 @@ class Copies:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.busy = False
+        self.running = 0
         self.idle: list[Crew] = []
 
 
@@ -41,7 +41,11 @@ _copies: Beside[Copies] = Beside(Copies)
 
 
 class exclusive:
-    """``with exclusive(crew) as taken``: `crew` itself when nothing runs it, else a copy; given back at the end."""
+    """``with exclusive(crew) as taken``: `crew` itself when nothing runs it, else a copy; given back at the end.
+
+    As long as a copy runs the crew itself is not taken either: a crew counts its usage over all its runs, as CrewAI's
+    do, and whether a run beside others counts those before it must not hang on who ends first.
+    """
 
     __slots__ = ("_copies", "_crew", "_own", "_taken")
 
@@ -52,22 +56,28 @@ class exclusive:
     def __enter__(self) -> Crew:
         copies = self._copies
         with copies.lock:
-            self._own = not copies.busy
-            copies.busy = True
+            self._own = not copies.running
+            copies.running += 1
             taken = self._crew if self._own else (copies.idle.pop() if copies.idle else None)
-        if taken is None:
-            taken = copy_of(self._crew)
-        elif not self._own:
-            _forget_run(taken)
+        try:
+            if taken is None:
+                taken = copy_of(self._crew)
+            elif not self._own:
+                _forget_run(taken)
+        except BaseException:
+            with copies.lock:
+                copies.running -= 1
+            raise
         self._taken = taken
         return taken
 
     def __exit__(self, *_: object) -> None:
         copies = self._copies
         with copies.lock:
+            copies.running -= 1
             if self._own:
-                copies.busy = False
-            elif len(copies.idle) < IDLE_COPIES:
+                return
+            if len(copies.idle) < IDLE_COPIES:
                 copies.idle.append(self._taken)
             else:
                 _take_apart(self._taken)

@@ -52,6 +52,20 @@ def test_an_idle_crew_runs_itself_and_a_busy_one_gives_copies() -> None:
         assert again is crew
 
 
+def test_while_a_copy_runs_the_crew_itself_is_not_taken() -> None:
+    crew = crews.crew()
+    own, beside = exclusive(crew), exclusive(crew)
+    assert own.__enter__() is crew
+    copied = beside.__enter__()
+    own.__exit__()
+    with exclusive(crew) as later:
+        assert later is not crew
+        assert later is not copied
+    beside.__exit__()
+    with exclusive(crew) as again:
+        assert again is crew
+
+
 def test_a_failed_run_gives_its_crew_back() -> None:
     crew = crews.crew()
 

@@ -35,7 +35,7 @@ class Answers(BaseLLM):
         self._running.add(name)
         for other in self._running:
             self._beside.setdefault(other, set()).update(self._running)
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(600 if name == "stays" else 0.02)
         self._running.discard(name)
         if name == "fails":
             raise LookupError("no model")
@@ -103,11 +103,12 @@ async def test_a_conditional_task_waits_for_the_one_before_it() -> None:
 
 
 async def test_a_failure_ends_the_run_and_what_waits_never_starts() -> None:
-    crew, llm = crew_of({"fails": [], "other": [], "after": ["other"]})
+    crew, llm = crew_of({"fails": [], "stays": [], "after": ["stays"]})
     with pytest.raises(LookupError):
         await asyncio.wait_for(AsyncCrew(crew, order="graph").kickoff(), 20)
     await asyncio.sleep(0.05)
     assert "after" not in llm._asked
+    assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
 
 
 async def test_a_cancel_ends_all_branches() -> None:
