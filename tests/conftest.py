@@ -44,9 +44,8 @@ def no_blocking(request: pytest.FixtureRequest) -> Iterator[None]:
         # /proc is memory, not a disk.
         function.can_block_in("engine/collector.py", {"_resident_bytes"})
         function.can_block_in("engine/executor.py", {"_follow_traces"})  # once a process: whether CrewAI is to trace
-    for name in ("os.getcwd", "os.stat"):
-        # CrewAI looks whether there is a file of trained data, for each task; reading one would still be seen.
-        detector.functions[name].can_block_in("crewai/utilities/file_handler.py", {"__init__", "load"})
+    # Whether there is a file of trained data is looked up for each task; reading one would still be seen.
+    detector.functions["os.stat"].can_block_in("engine/training.py", {"_trained"})
     detector.activate()
     yield
     detector.deactivate()

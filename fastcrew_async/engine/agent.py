@@ -10,11 +10,8 @@ from typing import Any, cast
 
 from crewai.agent.core import Agent, AgentResponseProtocol, _passthrough_exceptions
 from crewai.agent.utils import (
-    apply_training_data,
     build_task_prompt_with_schema,
     format_task_with_context,
-    get_knowledge_config,
-    handle_knowledge_retrieval,
     process_tool_results,
     save_last_messages,
     validate_max_execution_time,
@@ -37,8 +34,10 @@ from fastcrew_async.engine.effects import Blocking, Either
 from fastcrew_async.engine.equip import ready_executor, set_up_executor
 from fastcrew_async.engine.executor import AgentExecutor
 from fastcrew_async.engine.fields import private, put
+from fastcrew_async.engine.knowledge import add_knowledge
 from fastcrew_async.engine.seams import OURS, Pair, replaced
 from fastcrew_async.engine.seams import theirs as call_theirs
+from fastcrew_async.engine.training import follow_training
 
 _EXECUTE = Pair.of(Agent, "execute_task", "aexecute_task")
 _STOCK_PROMPT = Task.prompt
@@ -67,7 +66,7 @@ async def execute_task(agent: BaseAgent, task: Task, context: str | None, tools:
         set_up_executor(own, tools or own.tools or [], task)
         executor = own.agent_executor
         own._emit_skill_usage(task)
-        prompt = apply_training_data(own, prompt)
+        prompt = await follow_training(own, prompt)
         try:
             started = {"agent": own, "tools": own.tools, "task_prompt": prompt, "task": task}
             events.tell(own, AgentExecutionStartedEvent, lambda: started)
@@ -83,10 +82,12 @@ async def execute_task(agent: BaseAgent, task: Task, context: str | None, tools:
                 own._check_execution_error(error, task)
             finally:
                 events.close_scopes(mark, error)  # a deliberate stop emits no closing event of its own
+            if ours:
+                executor._retried = True
             return await execute_task(agent, task, context, tools)
     finally:
         if ours:
-            executor._reserved = False
+            executor._reserved = executor._retried = False
     if ours:
         put(own, agent_executor=executor)  # whose messages are kept; another task of this agent may have its own by now
     if private(own)["_mcp_resolver"] is not None or replaced(own, "_finalize_task_execution", _STOCK_FINALIZE):
@@ -127,16 +128,7 @@ async def _prompt(agent: Any, task: Task, context: str | None) -> str:
     if agent._is_any_available_memory():
         text = await Blocking(agent._retrieve_memory_context, task, text)
     if agent.knowledge or (crew and crew.knowledge):
-        # The sync form on both roads: the async one loses the knowledge with CrewAI's default store.
-        text = await Blocking(
-            handle_knowledge_retrieval,
-            agent,
-            task,
-            text,
-            get_knowledge_config(agent),
-            agent.knowledge.query if agent.knowledge else _nothing,
-            crew.query_knowledge if crew else _nothing,
-        )
+        text = await add_knowledge(agent, crew, task, text)
     return text
 
 
@@ -208,8 +200,4 @@ def _refuse_running_loop() -> None:
 
 
 async def _allow() -> None:
-    return None
-
-
-def _nothing(*args: Any, **kwargs: Any) -> None:
     return None

@@ -6,6 +6,7 @@ Source: ``crewai/agent/core.py: Agent.create_agent_executor`` of CrewAI 1.15.30.
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -60,17 +61,22 @@ def ready_executor(agent: Any) -> Any:
         RuntimeError: the agent's model has not been resolved.
     """
     executor = agent.agent_executor
+    busy = False
     if agent.executor_class not in (StockAgentExecutor, AgentExecutor):
         return executor
     if executor is not None:
         if type(executor) not in (StockAgentExecutor, AgentExecutor) or executor._resuming:
             return executor  # put there by the user, or by a checkpoint
-        idle = type(executor) is AgentExecutor and not (executor._is_executing or executor._reserved)
+        taken = type(executor) is AgentExecutor and (executor._is_executing or executor._reserved)
+        idle = type(executor) is AgentExecutor and not taken
+        busy = taken and not executor._retried
         if idle and not (executor._light and getattr(agent, "planning_enabled", False)):
+            executor._beside = False
             return executor
     if not isinstance(agent.llm, BaseLLM):
         raise RuntimeError("LLM must be resolved before creating agent executor.")
     executor = new_executor(agent)
+    executor._beside = busy
     put(agent, agent_executor=executor)
     return executor
 
@@ -96,7 +102,7 @@ def _equip(agent: Any, tools: Any, task: Task | None) -> bool:
         "tools_names": get_tool_names(parsed),
         "tools_description": describe(parsed),
         "response_model": (task.response_model or task.output_pydantic or task.output_json) if task else None,
-        "tools_handler": agent.tools_handler,
+        "tools_handler": _tools_handler(agent, executor),
         "request_within_rpm_limit": rate_check,
         "use_better_compaction": agent.use_better_compaction,
     }
@@ -104,6 +110,17 @@ def _equip(agent: Any, tools: Any, task: Task | None) -> bool:
         fields["task"] = task
     executor.__dict__.update(fields)
     return True
+
+
+def _tools_handler(agent: Any, executor: AgentExecutor) -> Any:
+    """The agent's, which remembers the last call so that it is not repeated. An execution beside another one of the
+    agent remembers for itself; the cache of results is the same."""
+    handler = agent.tools_handler
+    if handler is None or not executor._beside:
+        return handler
+    own = copy.copy(handler)
+    own.last_used_tool = None
+    return own
 
 
 def describe(tools: list[CrewStructuredTool]) -> str:

@@ -71,6 +71,8 @@ class AgentExecutor(StockAgentExecutor):
     is_crewai_internal: ClassVar[bool] = True
     _light: bool = PrivateAttr(default=False)  # shares the flow engine's state with others: never runs the flow
     _reserved: bool = PrivateAttr(default=False)  # chosen for an execution that is about to start
+    _retried: bool = PrivateAttr(default=False)  # its execution has failed and goes on in another executor
+    _beside: bool = PrivateAttr(default=False)  # made while another one of its agent was running
 
     def __getattr__(self, name: str) -> Any:
         """Private attributes first: pydantic's own way to them takes several times as long."""

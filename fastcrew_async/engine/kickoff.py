@@ -24,6 +24,7 @@ from crewai.utilities.streaming import (
 from fastcrew_async.engine import collector
 from fastcrew_async.engine.copies import exclusive
 from fastcrew_async.engine.drivers import Work, drive, drive_in_place
+from fastcrew_async.engine.effects import Blocking
 from fastcrew_async.engine.run import Order, run_crew
 from fastcrew_async.errors import RunTimeoutError
 
@@ -52,7 +53,7 @@ async def kickoff(
     Raises:
         RunTimeoutError: the run took longer than `terms` allow; it has been cancelled.
     """
-    restored = apply_checkpoint(crew, from_checkpoint)
+    restored = await _restored(crew, from_checkpoint)
     if restored is not None:
         return await kickoff(cast(Crew, restored), inputs, input_files, terms=terms)
     if crew.stream:
@@ -60,6 +61,13 @@ async def kickoff(
             crew, lambda taken: _on_terms(taken, run_crew(taken, inputs, input_files, terms.order), terms)
         )
     return await _on_terms(crew, _run(crew, inputs, input_files, terms.order), terms)
+
+
+async def _restored(crew: Crew, from_checkpoint: Any) -> Any:
+    """The crew that a checkpoint holds, read off the loop; None where none is to be restored."""
+    if from_checkpoint is None or from_checkpoint.restore_from is None:
+        return apply_checkpoint(crew, from_checkpoint)
+    return await Blocking(apply_checkpoint, crew, from_checkpoint).aperform()
 
 
 async def _on_terms(crew: Crew, work: Work[CrewOutput], terms: Terms) -> CrewOutput:
@@ -91,7 +99,7 @@ async def kickoff_like_sync(
 
     In a task of its own: CrewAI runs it on a thread, so it leaves no context variable behind in the caller's context.
     """
-    restored = apply_checkpoint(crew, from_checkpoint)
+    restored = await _restored(crew, from_checkpoint)
     if restored is not None:
         return await kickoff_like_sync(cast(Crew, restored), inputs, input_files)
     if crew.stream:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
@@ -252,9 +253,7 @@ class ToolUsage(StockToolUsage):
         if self._check_tool_repeated_usage(calling=calling):
             repeated = I18N_DEFAULT.errors("task_repeated_usage").format(tool_names=self.tools_names)
             self.last_raw_result = repeated
-            self._telemetry.tool_repeated_usage(
-                llm=self.function_calling_llm, tool_name=name, attempts=self._run_attempts
-            )
+            await self._count(self._telemetry.tool_repeated_usage, tool_name=name, attempts=self._run_attempts)
             return self._format_result(result=repeated)
         started_at = time.time()
         self._emit_started()
@@ -271,7 +270,7 @@ class ToolUsage(StockToolUsage):
             if limit_error:
                 self.last_raw_result = limit_error
                 self.last_failure = ToolFailure(message=limit_error, reason=ToolFailureReason.USAGE_LIMIT)
-                self._telemetry.tool_usage_error(llm=self.function_calling_llm, tool_name=name)
+                await self._count(self._telemetry.tool_usage_error, tool_name=name)
                 result = self._format_result(result=limit_error)
             elif result is None:
                 try:
@@ -283,7 +282,7 @@ class ToolUsage(StockToolUsage):
                     self._run_attempts += 1
                     retry = self._run_attempts <= self._max_parsing_attempts
                     if not retry:
-                        result = self._given_up(tool, error)
+                        result = await self._given_up(tool, error)
                     if self.task:
                         self.task.increment_tools_errors()
             else:
@@ -354,7 +353,7 @@ class ToolUsage(StockToolUsage):
                 cache_function = getattr(available, "cache_function", None)
             should_cache = await ask_whether_to_cache(cache_function, calling.arguments, raw)
             self.tools_handler.on_tool_use(calling=calling, output=raw, should_cache=should_cache)
-        self._telemetry.tool_usage(llm=self.function_calling_llm, tool_name=name, attempts=self._run_attempts)
+        await self._count(self._telemetry.tool_usage, tool_name=name, attempts=self._run_attempts)
         self.last_raw_result = raw
         self.last_failure = detect_tool_failure(raw)
         result = self._format_result(result=tool.format_output_for_agent(raw))
@@ -366,6 +365,11 @@ class ToolUsage(StockToolUsage):
         if available is not None:
             self._count_use(available)
         return result
+
+    async def _count(self, tell: Callable[..., Any], **what: Any) -> None:
+        """Tell CrewAI's telemetry, where it is on: it looks the installed version up in files."""
+        if self._telemetry._should_execute_telemetry():
+            await Blocking(tell, llm=self.function_calling_llm, **what)
 
     def _count_use(self, available: Any) -> None:
         if hasattr(available, "_increment_usage_count"):
@@ -381,9 +385,9 @@ class ToolUsage(StockToolUsage):
                 color="blue",
             )
 
-    def _given_up(self, tool: Any, error: Exception) -> str:
+    async def _given_up(self, tool: Any, error: Exception) -> str:
         name = tool_name(tool.name)
-        self._telemetry.tool_usage_error(llm=self.function_calling_llm, tool_name=name)
+        await self._count(self._telemetry.tool_usage_error, tool_name=name)
         message = I18N_DEFAULT.errors("tool_usage_exception").format(
             error=error, tool=name, tool_inputs=tool.formatted_description
         )

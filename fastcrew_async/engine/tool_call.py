@@ -14,6 +14,7 @@ from crewai.utilities.string_utils import sanitize_tool_name
 
 from fastcrew_async import workers
 from fastcrew_async.engine.effects import CallUser, Effect
+from fastcrew_async.engine.waiting_tools import on_the_loop
 
 _STOCK_RUNS = (BaseTool.run, Tool.run)
 tool_name = lru_cache(maxsize=4096)(sanitize_tool_name)
@@ -103,9 +104,9 @@ def native_call(run: Callable[..., Any], arguments: dict[str, Any]) -> RunTool:
 
 
 def _async_function(function: Any) -> Callable[..., Awaitable[Any]] | None:
-    """The coroutine function behind a tool, or None for a sync body."""
+    """The coroutine function behind a tool, or the async form of one of CrewAI's own; None for a sync body."""
     tool = getattr(function, "__self__", None)
     if isinstance(tool, Tool) and getattr(function, "__func__", None) is Tool._run:
         function = tool.func
     found: Callable[..., Awaitable[Any]] | None = function if inspect.iscoroutinefunction(function) else None
-    return found
+    return found or on_the_loop(function)

@@ -1,0 +1,92 @@
+"""What an agent knows, put into its prompt.
+
+Source: ``crewai/agent/utils.py: handle_knowledge_retrieval`` and ``Agent._get_knowledge_search_query`` of CrewAI
+1.15.30. The model that words the query is awaited; the store is asked in its sync form on both roads, because the async
+one loses the knowledge with CrewAI's default store.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from crewai.agent.core import Agent
+from crewai.agent.utils import _combine_knowledge_context, get_knowledge_config
+from crewai.events.types.knowledge_events import (
+    KnowledgeQueryCompletedEvent,
+    KnowledgeQueryFailedEvent,
+    KnowledgeQueryStartedEvent,
+    KnowledgeRetrievalCompletedEvent,
+    KnowledgeRetrievalStartedEvent,
+    KnowledgeSearchQueryFailedEvent,
+)
+from crewai.hooks.dispatch import HookAborted
+from crewai.knowledge.utils.knowledge_utils import extract_knowledge_context
+from crewai.llms.base_llm import BaseLLM
+from crewai.task import Task
+from crewai.utilities.i18n import I18N_DEFAULT
+
+from fastcrew_async.engine import events
+from fastcrew_async.engine.effects import Blocking
+from fastcrew_async.engine.model import CallModel
+from fastcrew_async.engine.seams import replaced
+
+_STOCK_QUERY = Agent._get_knowledge_search_query
+
+
+async def add_knowledge(agent: Any, crew: Any, task: Task, prompt: str) -> str:
+    """`prompt` with what the agent's and the crew's knowledge has for it; without, where asking fails.
+
+    Raises:
+        HookAborted: a hook stopped the run.
+    """
+    where = {"from_task": task, "from_agent": agent}
+    config = get_knowledge_config(agent)
+    events.emit(agent, KnowledgeRetrievalStartedEvent(**where))
+    try:
+        query = agent.knowledge_search_query = await _search_query(agent, task, prompt)
+        if query:
+            if agent.knowledge:
+                found = await Blocking(agent.knowledge.query, [query], **config)
+                if found:
+                    agent.agent_knowledge_context = extract_knowledge_context(found)
+                    prompt += agent.agent_knowledge_context or ""
+            found = await Blocking(crew.query_knowledge, [query], **config) if crew else None
+            if found:
+                agent.crew_knowledge_context = extract_knowledge_context(found)
+                prompt += agent.crew_knowledge_context or ""
+            retrieved = _combine_knowledge_context(agent)
+            events.emit(agent, KnowledgeRetrievalCompletedEvent(query=query, retrieved_knowledge=retrieved, **where))
+    except Exception as error:
+        query = agent.knowledge_search_query or ""
+        events.emit(agent, KnowledgeSearchQueryFailedEvent(query=query, error=str(error), **where))
+        if isinstance(error, HookAborted):
+            raise
+    return prompt
+
+
+async def _search_query(agent: Any, task: Task, prompt: str) -> Any:
+    """The query that the agent's model makes of the prompt; None where it fails."""
+    if replaced(agent, "_get_knowledge_search_query", _STOCK_QUERY):
+        return await Blocking(agent._get_knowledge_search_query, prompt, task)
+    where = {"from_task": task, "from_agent": agent}
+    events.emit(agent, KnowledgeQueryStartedEvent(task_prompt=prompt, **where))
+    query = I18N_DEFAULT.slice("knowledge_search_query").format(task_prompt=prompt)
+    if not isinstance(agent.llm, BaseLLM):
+        reason = f"Knowledge search query failed: LLM for agent '{agent.role}' is not an instance of BaseLLM"
+        agent._logger.log("warning", reason)
+        error = "LLM is not compatible with knowledge search queries"
+        events.emit(agent, KnowledgeQueryFailedEvent(error=error, **where))
+        return None
+    try:
+        messages = [
+            {"role": "system", "content": I18N_DEFAULT.slice("knowledge_search_query_system_prompt")},
+            {"role": "user", "content": query},
+        ]
+        rewritten = await CallModel(agent.llm, messages)
+        events.emit(agent, KnowledgeQueryCompletedEvent(query=query, **where))
+        return rewritten
+    except Exception as failure:
+        events.emit(agent, KnowledgeQueryFailedEvent(error=str(failure), **where))
+        if isinstance(failure, HookAborted):
+            raise
+        return None

@@ -1,0 +1,78 @@
+"""CrewAI's own tools that wait for others, on the loop: delegation to a coworker, and tools of MCP servers.
+
+CrewAI runs a delegated task, or an event loop for one MCP call, on the thread of the sync tool. Here the coworker is a
+coroutine of the engine and the MCP client one of the caller's loop, so that neither holds a worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from crewai.task import Task
+from crewai.tools.agent_tools.ask_question_tool import AskQuestionTool
+from crewai.tools.agent_tools.base_agent_tools import BaseAgentTool
+from crewai.tools.agent_tools.delegate_work_tool import DelegateWorkTool
+from crewai.tools.mcp_native_tool import MCPNativeTool
+from crewai.utilities.i18n import I18N_DEFAULT
+
+from fastcrew_async.engine.drivers import drive
+from fastcrew_async.engine.paced import Paced
+
+_DELEGATE = DelegateWorkTool._run
+_ASK = AskQuestionTool._run
+_EXECUTE = BaseAgentTool._execute
+_MCP = MCPNativeTool._run
+
+
+def on_the_loop(run: Any) -> Callable[..., Awaitable[Any]] | None:
+    """The async form of the bound method `run` of one of these tools; None for any other, or an overridden one."""
+    tool = getattr(run, "__self__", None)
+    function = getattr(run, "__func__", None)
+    if isinstance(tool, BaseAgentTool):
+        own: Any = tool
+        if type(tool)._execute is not _EXECUTE or "_execute" in tool.__dict__:
+            return None
+        if function is _DELEGATE:
+            return lambda task, context, coworker=None, **more: _delegate(own, task, context, coworker, more)
+        if function is _ASK:
+            return lambda question, context, coworker=None, **more: _delegate(own, question, context, coworker, more)
+    elif function is _MCP:
+        return lambda **arguments: _call_server(tool, arguments)
+    return None
+
+
+async def _delegate(tool: Any, work: str, context: str, coworker: Any, more: dict[str, Any]) -> Any:
+    """Source: ``crewai/tools/agent_tools/base_agent_tools.py: BaseAgentTool._execute``."""
+    from fastcrew_async.engine.agent import execute_task  # which imports the tools of its executor
+
+    name = tool._get_coworker(coworker, **more)
+    try:
+        wanted = tool.sanitize_agent_name("" if name is None else name)
+        agent = next((agent for agent in tool.agents if tool.sanitize_agent_name(agent.role) == wanted), None)
+    except (AttributeError, ValueError) as error:
+        return _no_such_coworker(tool, str(error))
+    if agent is None:
+        return _no_such_coworker(tool, f"No agent found with role '{wanted}'")
+    try:
+        task = Task(description=work, agent=agent, expected_output=I18N_DEFAULT.slice("manager_request"))
+        # In a task of its own: what the coworker sets in the context stays there.
+        return await asyncio.create_task(drive(execute_task(agent, task, context, None)))
+    except Exception as error:
+        return I18N_DEFAULT.errors("agent_tool_execution_error").format(
+            agent_role=tool.sanitize_agent_name(agent.role), error=str(error)
+        )
+
+
+def _no_such_coworker(tool: Any, error: str) -> str:
+    coworkers = "\n".join(f"- {tool.sanitize_agent_name(agent.role)}" for agent in tool.agents)
+    return I18N_DEFAULT.errors("agent_tool_unexisting_coworker").format(coworkers=coworkers, error=error)
+
+
+async def _call_server(tool: Any, arguments: dict[str, Any]) -> Any:
+    """Source: ``crewai/tools/mcp_native_tool.py: MCPNativeTool._run``."""
+    try:
+        return await Paced(tool._run_async(**arguments))
+    except Exception as error:
+        raise RuntimeError(f"Error executing MCP tool {tool.original_tool_name}: {error!s}") from error

@@ -1,0 +1,59 @@
+"""Memory: recalled before a task, saved after it; CrewAI's own store, and an embedder of the test's own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+from crewai import Crew
+from crewai.memory.unified_memory import Memory
+
+from fastcrew_async import workers
+from fastcrew_async.testing import Request
+from tests.roads.at_once import FEW, answers, at_once, of, topics
+from tests.roads.crews import agent, crew, marks, model, task, topic_of
+
+FACT = "The password of the tea house is oolong."
+
+
+def letters(texts: list[str]) -> list[list[float]]:
+    return [[1.0 + text.lower().count(letter) for letter in "abcdefghijklmnopqrstuvwxyz0123456789"] for text in texts]
+
+
+def told(request: Request) -> str:
+    return f"{'told' if FACT in request.text else 'not told'} <{topic_of(request.text)}>"
+
+
+def extracted(request: Request) -> str:
+    """What the memory asks its model: what to keep of an answer. To its other questions this is no answer."""
+    return json.dumps({"memories": [f"The answer about {topic} was given." for topic in sorted(marks(request.text))]})
+
+
+def memory(folder: Path) -> Memory:
+    return Memory(llm=model(extracted), storage=str(folder), embedder=letters)
+
+
+def knowing(folder: Path) -> Memory:
+    made = memory(folder)
+    made.remember(FACT, scope="/", categories=["fact"], importance=0.9)
+    made.read_only = True
+    return made
+
+
+async def test_every_run_recalls(tmp_path: Path) -> None:
+    kept = await asyncio.to_thread(knowing, tmp_path / "memory")
+    worker = agent(told)
+    seen = await at_once(of(Crew(agents=[worker], tasks=[task(worker)], memory=kept)))
+    assert seen.texts == [f"told <{topic}>" for topic in topics()]
+    pool = [name for name in seen.threads if name.startswith("fastcrew-worker")]
+    assert len(pool) <= workers.pool().max_workers
+
+
+async def test_every_run_is_saved(tmp_path: Path) -> None:
+    runs = 2 * FEW  # CrewAI saves them one after another, each with a flow of its own
+    kept = await asyncio.to_thread(memory, tmp_path / "memory")
+    seen = await at_once(of(crew(options={"memory": kept})), runs=runs)
+    assert seen.texts == answers(runs)
+    records = await asyncio.to_thread(kept.list_records)
+    assert set().union(*(marks(record.content) for record in records)) >= set(topics(runs))
