@@ -194,7 +194,7 @@ def main() -> None:
         logging.disable(logging.WARNING)
         start = roads(folder)[arguments.measure]()
         runs = FLOWS if arguments.measure.startswith("flows") else 50
-        print(json.dumps(asyncio.run(measured(start, runs))))
+        print(json.dumps(asyncio.run(measured(start, runs))), flush=True)
         return
     columns = ("road", "stall_ms", "wall_s", "threads", "right")
     print("".join(column.ljust(30 if column == "road" else 10) for column in columns))
