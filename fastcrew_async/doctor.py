@@ -36,6 +36,7 @@ _OF_CREW = (
     "_arun_sequential_process",
     "_run_hierarchical_process",
     "_arun_hierarchical_process",
+    "_handle_crew_planning",
 )
 
 
@@ -226,8 +227,6 @@ def _of_crew(crew: Crew) -> Iterator[Fallback]:
     from crewai.task import Task
 
     yield from _overrides("the crew", crew, StockCrew, _OF_CREW)
-    if crew.planning:
-        yield Fallback("the crew's planning", "CrewAI's own, on a worker thread", "planning=True")
     for number, task in enumerate(crew.tasks):
         yield from _overrides(f"task {task.name or number}", task, Task, _OF_TASK)
     agents = [*crew.agents, *(task.agent for task in crew.tasks if task.agent is not None)]

@@ -19,7 +19,7 @@ from crewai.llms.base_llm import BaseLLM
 import fastcrew_async
 from fastcrew_async import AsyncCrew, config
 from fastcrew_async.doctor import Fallback, Setting, crew_at, examine
-from fastcrew_async.install import apply
+from fastcrew_async.install import apply, targets
 from tests import crews
 from tests.crews import storage
 from tests.test_cli import run
@@ -131,13 +131,11 @@ def test_what_a_crew_keeps_from_the_engine(installed: bool) -> None:
         "sync": crews.agent(role="Sync", llm=SyncOnly(model="sync")),
     }
     crew = Crew(agents=list(agents.values()), tasks=[crews.task(agents["engine"])])
-    crew.planning = True
     told = fallbacks(crew)
     told.pop("the compiled core", None)
     assert told == {
         entry.what: entry
         for entry in [
-            Fallback("the crew's planning", "CrewAI's own, on a worker thread", "planning=True"),
             Fallback("agent 'Own executor'", "its own executor", "executor_class=OwnExecutor"),
             Fallback("agent 'Planner'", "CrewAI's own Flow engine", "planning is switched on"),
             Fallback("agent 'Own code': execute_task", "the user's own code", "overridden"),
@@ -224,7 +222,7 @@ def test_the_command_fits_a_screen() -> None:
     done = run("doctor")
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) <= 24
-    assert "would replace 12 names:\n  crewai.agent.core.AgentExecutor\n" in done.stdout
+    assert f"would replace {len(targets.patches())} names:\n  crewai.agent.core.AgentExecutor\n" in done.stdout
     assert f"crewai          {metadata.version('crewai')} (supported: " in done.stdout
 
 

@@ -168,7 +168,7 @@ async def _invoke(agent: Any, executor: Any, task: Task, prompt: str) -> Any:
         "ask_for_human_input": task.human_input,
     }
     await Either(_refuse_running_loop, _allow)
-    run = _run(executor, inputs)
+    run = invoke(executor, inputs)
     seconds = agent.max_execution_time
     if seconds is None:
         return (await run)["output"]
@@ -181,7 +181,8 @@ async def _invoke(agent: Any, executor: Any, task: Task, prompt: str) -> Any:
         ) from error
 
 
-async def _run(executor: Any, inputs: dict[str, Any]) -> Any:
+async def invoke(executor: Any, inputs: dict[str, Any]) -> Any:
+    """One execution of an executor, which may be the user's own."""
     if type(executor) is AgentExecutor and "invoke" not in executor.__dict__ and AgentExecutor.invoke is _INVOKE:
         return await executor.run(inputs)
     return await Either(lambda: executor.invoke(inputs), lambda: executor.ainvoke(inputs))

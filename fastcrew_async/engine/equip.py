@@ -92,7 +92,7 @@ def _equip(agent: Any, tools: Any, task: Task | None) -> bool:
     if agent.skills or any(isinstance(tool, LoadSkillTool) for tool in raw_tools):
         raw_tools = agent._add_skill_loader_tool(raw_tools, task=task)
     parsed = parse_tools(raw_tools)
-    prompt, stop_words, rate_check = _prompt(agent, raw_tools)
+    prompt, stop_words, rate_check = prompt_of(agent, raw_tools)
     fields = {
         "llm": agent.llm,
         "tools": parsed,
@@ -140,7 +140,8 @@ def _describe(tool: CrewStructuredTool) -> str:
     return text
 
 
-def _prompt(agent: Any, tools: list[Any]) -> tuple[Any, list[str], Any]:
+def prompt_of(agent: Any, tools: list[Any]) -> tuple[Any, list[str], Any]:
+    """``Agent._build_execution_prompt``: the prompt, the stop words, and what holds the agent to its rate."""
     if agent.skills or agent.inject_date or replaced(agent, "_build_execution_prompt", _STOCK_PROMPT):
         prompt, stop_words, rate_check = agent._build_execution_prompt(tools)
         return prompt, stop_words, rate_check

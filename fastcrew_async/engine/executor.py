@@ -18,6 +18,7 @@ from typing import Annotated, Any, ClassVar, cast
 from crewai.agents.agent_executor import AgentExecutor as StockAgentExecutor
 from crewai.agents.agent_executor import AgentExecutorState
 from crewai.agents.parser import AgentAction, AgentFinish
+from crewai.core.providers.human_input import get_provider
 from crewai.events.base_events import BaseEvent
 from crewai.events.event_bus import crewai_event_bus
 from crewai.events.listeners.tracing.trace_listener import TraceCollectionListener
@@ -52,7 +53,7 @@ from fastcrew_async.engine.drivers import drive, drive_in_place
 from fastcrew_async.engine.effects import Blocking, Either, Handled
 from fastcrew_async.engine.fields import private
 from fastcrew_async.engine.loop import agent_loop
-from fastcrew_async.engine.seams import OURS, Pair
+from fastcrew_async.engine.seams import OURS, Pair, async_form_stands
 from fastcrew_async.engine.seams import theirs as call_theirs
 from fastcrew_async.engine.tool_schema import native_tools
 
@@ -203,12 +204,7 @@ class AgentExecutor(StockAgentExecutor):
                     raise RuntimeError("Agent execution ended without reaching a final answer.")
                 if self.state.ask_for_human_input:
                     finish = answer
-                    answer = cast(
-                        AgentFinish,
-                        await Either(
-                            lambda: self._handle_human_feedback(finish), lambda: self._ahandle_human_feedback(finish)
-                        ),
-                    )
+                    answer = await self._reviewed(finish)
             if self._remembers():
                 await Blocking(self._save_to_memory, answer)
             return {"output": answer.output}
@@ -216,8 +212,22 @@ class AgentExecutor(StockAgentExecutor):
             handle_unknown_error(PRINTER, error, verbose=agent.verbose)
             raise
         finally:
-            self._cleanup_deferred_tool_results()
-            self._is_executing = False
+            try:
+                kept_aside, self._tool_result_artifact_store = self._tool_result_artifact_store, None
+                self._cleanup_deferred_tool_results()
+                if kept_aside is not None:
+                    await Blocking(kept_aside.cleanup)  # it deletes files
+            finally:
+                self._is_executing = False
+
+    async def _reviewed(self, answer: AgentFinish) -> AgentFinish:
+        """The answer after what a human says to it. A provider that has only sync forms is asked on a worker."""
+        if _asks_on_loop(get_provider()):
+            return cast(
+                AgentFinish,
+                await Either(lambda: self._handle_human_feedback(answer), lambda: self._ahandle_human_feedback(answer)),
+            )
+        return cast(AgentFinish, await Blocking(self._handle_human_feedback, answer))
 
     async def execute(self) -> str:
         """The agent loop inside its flow scope: the events and context that CrewAI's flow engine gives it."""
@@ -365,6 +375,12 @@ class AgentExecutor(StockAgentExecutor):
 
 AgentExecutor._flow_definition = StockAgentExecutor.flow_definition()
 _KICKOFF = Pair.of(AgentExecutor, "kickoff", "kickoff_async")
+
+
+def _asks_on_loop(provider: Any) -> bool:
+    """Whether its async forms stand for it: of a subclass that has only ``handle_feedback``, they do not."""
+    forms = (("handle_feedback", "handle_feedback_async"), ("_prompt_input", "_prompt_input_async"))
+    return all(async_form_stands(provider, *names) for names in forms if hasattr(provider, names[0]))
 
 
 async def _environment() -> None:

@@ -39,13 +39,14 @@ from opentelemetry import baggage
 from opentelemetry.context import attach, detach
 
 from fastcrew_async.engine import events, files
-from fastcrew_async.engine.beside import Beside
 from fastcrew_async.engine.drivers import Join, Spawn, Stop
 from fastcrew_async.engine.effects import Blocking, CallUser, Either, Handled
 from fastcrew_async.engine.equip import ready_executor
 from fastcrew_async.engine.fields import private, put
 from fastcrew_async.engine.graph import run_graph
 from fastcrew_async.engine.outputs import outputs_of
+from fastcrew_async.engine.planning import plan
+from fastcrew_async.engine.resumed import resumed
 from fastcrew_async.engine.seams import OURS, Pair, replaced
 from fastcrew_async.engine.seams import theirs as call_theirs
 from fastcrew_async.engine.task import run_task
@@ -56,6 +57,7 @@ _HIERARCHICAL = Pair.of(Crew, "_run_hierarchical_process", "_arun_hierarchical_p
 _EXECUTE_TASKS = Pair.of(Crew, "_execute_tasks", "_aexecute_tasks")
 _STOCK_PREPARE_TOOLS = Crew._prepare_tools
 _STOCK_EXECUTE_ASYNC = Task.execute_async
+_STOCK_CREATE_MANAGER = Crew._create_manager_agent
 
 
 Order = Literal["listed", "graph"]
@@ -86,7 +88,7 @@ async def run_crew(
         elif own.process == Process.hierarchical:
             result = await call_theirs(own, _HIERARCHICAL)
             if result is OURS:
-                await Blocking(own._create_manager_agent)  # it may read a file of prompts
+                await _make_manager(own)
         else:
             raise NotImplementedError(f"The process '{own.process}' is not implemented yet.")
         if result is OURS:
@@ -137,7 +139,7 @@ async def _prepare(crew: Any, inputs: Mapping[str, Any] | None, input_files: Any
 
     Says whether this run goes on where a checkpoint ended.
     """
-    resuming = _restored(crew)
+    resuming = resumed(crew)
     if not resuming:
         events.reset_order()
     given: dict[str, Any] | None = None
@@ -182,31 +184,8 @@ async def _prepare(crew: Any, inputs: Mapping[str, Any] | None, input_files: Any
     crew._set_allow_crewai_trigger_context_for_first_task()
     await _set_up_agents(crew)
     if crew.planning:
-        await Blocking(crew._handle_crew_planning)
+        await plan(crew)
     return resuming
-
-
-class _Kickoffs:
-    """Whether a crew object has been run by this engine."""
-
-    ran = False
-
-
-_kickoffs: Beside[_Kickoffs] = Beside(_Kickoffs)
-
-
-def _restored(crew: Any) -> bool:
-    """Whether `crew` was restored from a checkpoint and not run since.
-
-    CrewAI goes by a field of the crew. Writing a checkpoint sets it on the running crew too, which CrewAI then takes
-    for a restored one: its second kickoff runs no task.
-    """
-    kickoffs = _kickoffs.of(crew)
-    restored = crew.checkpoint_kickoff_event_id is not None and not kickoffs.ran
-    if not restored:
-        put(crew, checkpoint_kickoff_event_id=None)
-    kickoffs.ran = True
-    return restored
 
 
 async def _set_up_agents(crew: Any) -> None:
@@ -304,6 +283,13 @@ async def _start(task: Task, agent: BaseAgent, context: Any, tools: Any, branche
         lambda: task.execute_async(agent=agent, context=context, tools=tools),
         lambda: Spawn(run_task(task, agent, context, tools), branches).aperform(),
     )
+
+
+async def _make_manager(crew: Any) -> None:
+    if crew.manager_agent is not None and not replaced(crew, "_create_manager_agent", _STOCK_CREATE_MANAGER):
+        crew._create_manager_agent()  # which only checks it
+    else:
+        await Blocking(crew._create_manager_agent)  # it reads prompts, and makes a model of a name
 
 
 async def _equip(crew: Any, task: Task) -> tuple[BaseAgent, list[Any]]:

@@ -21,6 +21,21 @@ def replaced(owner: Any, name: str, stock: Callable[..., Any]) -> bool:
     return name in getattr(owner, "__dict__", ()) or getattr(type(owner), name, None) is not stock
 
 
+def async_form_stands(owner: Any, sync_name: str, async_name: str) -> bool:
+    """Whether the async one of two forms is as much the user's as the sync one.
+
+    It is not where only the sync form was written, on the object or in a subclass: the async one that is inherited
+    then knows nothing of it. `owner` may be an object or a class.
+    """
+    own = () if isinstance(owner, type) else getattr(owner, "__dict__", ())
+    if async_name in own or sync_name in own:
+        return async_name in own
+    for cls in (owner if isinstance(owner, type) else type(owner)).__mro__:
+        if async_name in cls.__dict__ or sync_name in cls.__dict__:
+            return async_name in cls.__dict__
+    return False
+
+
 @dataclass(frozen=True)
 class Pair:
     """A method of CrewAI in its sync and its async form."""

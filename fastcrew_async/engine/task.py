@@ -19,15 +19,16 @@ from crewai.task import Task
 from crewai.tasks.task_output import TaskOutput
 from crewai.tools.tool_failure import merge_tool_failures, tool_failure_collector
 from crewai.utilities.file_store import clear_task_files
-from crewai.utilities.guardrail import process_guardrail
 from crewai.utilities.i18n import I18N_DEFAULT
 from crewai_core.printer import PRINTER
 from pydantic import BaseModel
 
 from fastcrew_async.engine import events, files
 from fastcrew_async.engine.agent import execute_task
-from fastcrew_async.engine.effects import Blocking, CallUser, Either
+from fastcrew_async.engine.convert import export
+from fastcrew_async.engine.effects import Blocking, CallUser
 from fastcrew_async.engine.fields import private, put
+from fastcrew_async.engine.guardrail import judge
 from fastcrew_async.engine.seams import OURS, Pair
 from fastcrew_async.engine.seams import theirs as call_theirs
 
@@ -135,7 +136,7 @@ async def _output(
     else:
         raw = result
         if convert:
-            as_model, as_json = await _export(task, result)
+            as_model, as_json = await export(task, result)
     return TaskOutput(
         name=task.name or task.description,
         description=task.description,
@@ -150,12 +151,6 @@ async def _output(
     )
 
 
-async def _export(task: Task, text: Any) -> tuple[Any, Any]:
-    if not (task.output_pydantic or task.output_json):
-        return None, None
-    return cast("tuple[Any, Any]", await Either(lambda: task._export_output(text), lambda: task._aexport_output(text)))
-
-
 async def _guard(
     task: Task, agent: Any, tools: Any, output: TaskOutput, guardrail: Any, index: int | None
 ) -> TaskOutput:
@@ -167,15 +162,7 @@ async def _guard(
     retries = task._guardrail_retry_counts.get(index, 0) if index is not None else task.retry_count
     failures = list(output.tool_failures)
     for attempt in range(task.guardrail_max_retries + 1):
-        verdict = await Blocking(
-            process_guardrail,
-            output=output,
-            guardrail=guardrail,
-            retry_count=retries,
-            event_source=task,
-            from_task=task,
-            from_agent=agent,
-        )
+        verdict = await judge(output, guardrail, retries, task, agent, task)
         if verdict.success:
             return await _accepted(task, output, verdict.result, failures)
         if attempt >= task.guardrail_max_retries:
@@ -212,7 +199,7 @@ async def _accepted(task: Task, output: TaskOutput, result: Any, failures: list[
         raise Exception("Task guardrail returned None as result. This is not allowed.")
     if isinstance(result, str):
         output.raw = result
-        output.pydantic, output.json_dict = await _export(task, result)
+        output.pydantic, output.json_dict = await export(task, result)
     elif isinstance(result, TaskOutput):
         output = result
         output.tool_failures = merge_tool_failures(failures, output.tool_failures)

@@ -10,7 +10,7 @@ from typing import Any
 
 from crewai.agent.core import Agent
 from crewai.agent.utils import apply_training_data
-from crewai.utilities.constants import CREWAI_TRAINED_AGENTS_FILE_ENV, TRAINED_AGENTS_DATA_FILE
+from crewai_core.constants import CREWAI_TRAINED_AGENTS_FILE_ENV, TRAINED_AGENTS_DATA_FILE
 
 from fastcrew_async.engine.effects import Blocking
 from fastcrew_async.engine.seams import replaced

@@ -12,9 +12,11 @@ from crewai.agent.core import Agent
 from crewai.crew import Crew
 from crewai.utilities.task_output_storage_handler import TaskOutputStorageHandler
 
+from fastcrew_async.engine import agent_kickoff
 from fastcrew_async.engine import kickoff as engine
 from fastcrew_async.engine.equip import create_agent_executor
 from fastcrew_async.engine.executor import AgentExecutor
+from fastcrew_async.engine.for_each import for_each_input
 from fastcrew_async.engine.outputs import kept, latest_rows, replayable
 
 _AGENT = "crewai.agent.core"
@@ -77,13 +79,17 @@ def _for_each(stock: Any) -> Any:
     return kickoff_for_each
 
 
-def _for_each_async(stock: Any) -> Any:
-    @wraps(stock)
-    async def kickoff_for_each(self: Crew, *args: Any, **kwargs: Any) -> Any:
-        with kept(self):
-            return await stock(self, *args, **kwargs)
+def _for_each_async(kickoff: str) -> Callable[[Any], Any]:
+    def make(stock: Any) -> Any:
+        @wraps(stock)
+        async def for_each(self: Crew, inputs: Any, input_files: Any = None) -> Any:
+            return await for_each_input(
+                self, inputs, lambda taken, given: getattr(taken, kickoff)(inputs=given, input_files=input_files)
+            )
 
-    return kickoff_for_each
+        return for_each
+
+    return make
 
 
 def _replay(stock: Any) -> Any:
@@ -131,7 +137,7 @@ def patches() -> list[Patch]:
             import_module(_AGENT),
             "AgentExecutor",
             lambda stock: AgentExecutor,
-            "Agent.kickoff* and string guardrails build it by this name, past executor_class",
+            "CrewAI's own Agent.kickoff, where parts of it are overridden, builds it by this name, past executor_class",
         ),
         _exported_executor("crewai.agents.agent_executor"),
         _exported_executor("crewai.agents"),
@@ -146,8 +152,34 @@ def patches() -> list[Patch]:
         Patch(_CREW, Crew, "akickoff", _akickoff, "the body of a kickoff, on the loop"),
         Patch(_CREW, Crew, "kickoff_async", _kickoff_async, "on the loop instead of a thread per kickoff"),
         Patch(_CREW, Crew, "kickoff_for_each", _for_each, "keeps the task outputs of earlier runs"),
-        Patch(_CREW, Crew, "kickoff_for_each_async", _for_each_async, "keeps the task outputs of earlier runs"),
-        Patch(_CREW, Crew, "akickoff_for_each", _for_each_async, "keeps the task outputs of earlier runs"),
+        Patch(
+            _CREW,
+            Crew,
+            "kickoff_for_each_async",
+            _for_each_async("kickoff_async"),
+            "copies the crew without holding up the loop; keeps the task outputs of earlier runs",
+        ),
+        Patch(
+            _CREW,
+            Crew,
+            "akickoff_for_each",
+            _for_each_async("akickoff"),
+            "copies the crew without holding up the loop; keeps the task outputs of earlier runs",
+        ),
+        Patch(
+            f"{_AGENT}.Agent",
+            Agent,
+            "kickoff",
+            lambda stock: agent_kickoff.kickoff,
+            "an agent without a crew, in place",
+        ),
+        Patch(
+            f"{_AGENT}.Agent",
+            Agent,
+            "kickoff_async",
+            lambda stock: agent_kickoff.kickoff_async,
+            "an agent without a crew, on the loop; akickoff is CrewAI's alias of it",
+        ),
         Patch(_CREW, Crew, "replay", _replay, "finds the task in any run that is still kept"),
         Patch(
             _OUTPUTS, TaskOutputStorageHandler, "load", _load, "task outputs of the latest run, where they are kept now"

@@ -1,17 +1,25 @@
 from __future__ import annotations
 
+import asyncio
 import gc
+import threading
 from typing import Any
 
 import pytest
 from crewai.agents.agent_executor import AgentExecutor as StockAgentExecutor
+from crewai.core.providers.human_input import (
+    HumanInputProvider,
+    SyncHumanInputProvider,
+    reset_provider,
+    set_provider,
+)
 from crewai.events.event_context import _event_id_stack
 
 from fastcrew_async.engine import executor as module
 from fastcrew_async.engine.drivers import drive, drive_in_place
 from fastcrew_async.engine.equip import ready_executor, set_up_executor
 from fastcrew_async.engine.executor import AgentExecutor
-from fastcrew_async.testing import Reply
+from fastcrew_async.testing import Reply, ScriptedLLM
 from tests import crews
 
 INPUTS = {"input": "Job", "tool_names": "", "tools": ""}
@@ -121,3 +129,105 @@ def test_executors_that_are_gone_are_forgotten() -> None:
     gc.collect()
     assert gone() is None
     assert module._living.get(key) is not gone
+
+
+class _Human(HumanInputProvider):
+    """Wants it shorter, once; notes on which thread it was asked."""
+
+    def __init__(self) -> None:
+        self.threads: list[int] = []
+
+    def setup_messages(self, context: Any) -> bool:
+        return False
+
+    def post_setup_messages(self, context: Any) -> None:
+        return None
+
+
+class OnlySync(_Human):
+    def handle_feedback(self, formatted_answer: Any, context: Any) -> Any:
+        self.threads.append(threading.get_ident())
+        context.messages.append(context._format_feedback_message("shorter"))
+        return context._invoke_loop()
+
+
+class Both(OnlySync):
+    async def handle_feedback_async(self, formatted_answer: Any, context: Any) -> Any:
+        self.threads.append(threading.get_ident())
+        context.messages.append(context._format_feedback_message("shorter"))
+        return await context._ainvoke_loop()
+
+
+class OnlyPrompts(SyncHumanInputProvider):
+    def __init__(self) -> None:
+        self.threads: list[int] = []
+
+    def _prompt_input(self, crew: Any) -> str:  # type: ignore[override]
+        self.threads.append(threading.get_ident())
+        return "" if len(self.threads) > 1 else "shorter"
+
+
+@pytest.mark.parametrize("kind", [OnlySync, Both, OnlyPrompts])
+async def test_a_human_is_asked_in_the_form_there_is(kind: Any) -> None:
+    human = kind()
+    token = set_provider(human)
+    try:
+        made = executor(["long", "short"])
+        assert await made.invoke_async({**INPUTS, "ask_for_human_input": True}) == {"output": "short"}
+    finally:
+        reset_provider(token)
+    assert human.threads
+    assert (threading.get_ident() in human.threads) is (kind is Both)
+
+
+class _KeptAside:
+    def __init__(self, fails: bool = False) -> None:
+        self.fails = fails
+        self.threads: list[int] = []
+
+    def cleanup(self) -> None:
+        self.threads.append(threading.get_ident())
+        if self.fails:
+            raise OSError("busy")
+
+
+def _keeping_aside(store: _KeptAside, latency: float = 0) -> AgentExecutor:
+    llm = ScriptedLLM("done", latency=latency)
+    made = executor(llm=llm)
+    setup = made._setup_messages
+
+    def keep(inputs: Any) -> None:
+        setup(inputs)
+        made._tool_result_artifact_store = store  # as a tool's long result does
+
+    made.__dict__["_setup_messages"] = keep
+    return made
+
+
+async def test_what_was_kept_aside_is_deleted_off_the_loop() -> None:
+    store = _KeptAside()
+    made = _keeping_aside(store)
+    await made.invoke_async(INPUTS)
+    assert len(store.threads) == 1
+    assert threading.get_ident() not in store.threads
+    assert made._tool_result_artifact_store is None
+
+
+async def test_what_was_kept_aside_is_deleted_after_a_cancel(until: Any) -> None:
+    store = _KeptAside()
+    made = _keeping_aside(store, latency=30)
+    running = asyncio.create_task(made.invoke_async(INPUTS))
+    llm: Any = made.llm
+    await until(lambda: len(llm.requests) == 1)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert len(store.threads) == 1
+    assert not made._is_executing
+
+
+def test_a_deletion_that_fails_leaves_the_executor_usable() -> None:
+    made = _keeping_aside(_KeptAside(fails=True))
+    with pytest.raises(OSError, match="busy"):
+        made.invoke(INPUTS)
+    assert not made._is_executing

@@ -9,7 +9,8 @@ from crewai import Crew, Process
 from crewai.agent.planning_config import PlanningConfig
 
 from ..case import Case
-from ..models import ScriptedModel, action, call, final
+from ..memory import Remembering
+from ..models import CallOnlyModel, ScriptedModel, action, call, final
 from ..recorder import Recorder
 from ..tools import ping
 from .building import agent, solo, task
@@ -105,6 +106,13 @@ CONVERSATION = [
     {"role": "user", "content": "then"},
 ]
 
+AFTERWARDS = [
+    {"role": "user", "content": "what is it"},
+    {"role": "assistant", "content": "", "tool_calls": [call("ping", x=1)]},
+    {"role": "tool", "content": "pong", "tool_call_id": "call_1", "name": "ping"},
+    {"role": "user", "content": ""},
+]
+
 CASES = [
     Case(
         "delegation",
@@ -198,6 +206,100 @@ CASES = [
         kind="agent",
         rounds=(kick("hi"),),
         not_for=(("kickoff_async", "CrewAI's retry needs a loop of its own and fails in one"),),
+    ),
+    Case(
+        "agent alone, guardrail never passes",
+        lambda r: agent(
+            r, [final("one"), final("two")], guardrail=lambda output: (False, "no"), guardrail_max_retries=1
+        ),
+        kind="agent",
+        rounds=(kick("hi"),),
+        not_for=(("kickoff_async", "CrewAI's retry needs a loop of its own and fails in one"),),
+    ),
+    Case(
+        "agent alone, guardrail raises",
+        lambda r: agent(r, [final("one")], guardrail=lambda output: 1 // 0),
+        kind="agent",
+        rounds=(kick("hi"),),
+    ),
+    Case(
+        "agent alone, guardrail in words passes, hooks",
+        lambda r: agent(r, [final("one"), '{"valid": true, "feedback": null}'], guardrail="it must be short"),
+        kind="agent",
+        rounds=(kick("hi"),),
+        hooks=True,
+    ),
+    Case(
+        "agent alone, guardrail in words refuses once",
+        lambda r: agent(
+            r,
+            [final("one"), '{"valid": false, "feedback": "long"}', final("two"), '{"valid": true}'],
+            guardrail="it must be short",
+        ),
+        kind="agent",
+        rounds=(kick("hi"),),
+        not_for=(("kickoff_async", "CrewAI's retry needs a loop of its own and fails in one"),),
+    ),
+    Case(
+        "agent alone, guardrail gives a model",
+        lambda r: agent(r, [final("one")], guardrail=lambda output: (True, Report(title="Tea", pages=3))),
+        kind="agent",
+        rounds=(kick("hi"),),
+    ),
+    Case(
+        "agent alone, guardrail after a failing tool",
+        lambda r: agent(
+            r, [*ONE, *ONE], tools=[ping(r, lambda x: 1 // 0)], guardrail=refuse_once(r), tool_failure_policy="warn"
+        ),
+        kind="agent",
+        rounds=(kick("hi"),),
+        not_for=(("kickoff_async", "CrewAI's retry needs a loop of its own and fails in one"),),
+    ),
+    Case(
+        "agent alone, structured, cannot be made",
+        lambda r: agent(r, [final("none"), *["still none"] * 6]),
+        kind="agent",
+        rounds=(kick("hi", response_format=Report),),
+    ),
+    Case(
+        "agent alone, structured, by a model that has only call",
+        lambda r: agent(r, llm=CallOnlyModel.of(r, [final("three pages"), REPORT])),
+        kind="agent",
+        rounds=(kick("hi", response_format=Report),),
+    ),
+    Case(
+        "agent alone, streaming chunks",
+        lambda r: agent(r, [final("one")], model_options={"chunked": True, "stream": True}),
+        kind="agent",
+        rounds=(kick("hi"),),
+    ),
+    Case(
+        "agent alone, conversation around tools",
+        lambda r: agent(r, [final("hello")]),
+        kind="agent",
+        rounds=(kick(AFTERWARDS), kick([{"role": "assistant", "content": "only me"}]), kick([])),
+    ),
+    Case(
+        "agent alone, files",
+        lambda r: agent(r, [final("hello")]),
+        kind="agent",
+        rounds=(kick("hi", input_files={"notes": "a file, to the models of the cases"}),),
+    ),
+    Case(
+        "agent alone, memory",
+        lambda r: agent(r, [final("hello"), final("again")], memory=Remembering.of(r)),
+        kind="agent",
+        rounds=(kick("hi"), kick(CONVERSATION)),
+    ),
+    Case(
+        "agent alone, memory fails",
+        lambda r: agent(r, [final("hello")], memory=Remembering.of(r, fails=True)),
+        kind="agent",
+        rounds=(kick("hi"),),
+    ),
+    Case(
+        "agent of a crew, memory",
+        lambda r: solo(r, [final("hello")], memory=Remembering.of(r)),
     ),
     Case("agent alone, provider fails", lambda r: agent(r, [DOWN]), kind="agent", rounds=(kick("hi"),)),
     Case(

@@ -1,0 +1,31 @@
+"""Whether a crew or an agent was restored from a checkpoint, and so goes on where that ended."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastcrew_async.engine.beside import Beside
+from fastcrew_async.engine.fields import put
+
+
+class _Kickoffs:
+    """Whether an object has been run by this engine."""
+
+    ran = False
+
+
+_kickoffs: Beside[_Kickoffs] = Beside(_Kickoffs)
+
+
+def resumed(entity: Any) -> bool:
+    """Whether `entity` was restored from a checkpoint and not run since; notes that it is run now.
+
+    CrewAI goes by a field of the crew or agent. Writing a checkpoint sets it on the running one too, which CrewAI then
+    takes for a restored one: a crew's second kickoff runs no task, an agent's has no started event.
+    """
+    kickoffs = _kickoffs.of(entity)
+    marked, again = entity.checkpoint_kickoff_event_id is not None, kickoffs.ran
+    kickoffs.ran = True
+    if marked and again:
+        put(entity, checkpoint_kickoff_event_id=None)
+    return marked and not again
