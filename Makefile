@@ -5,7 +5,8 @@
 #   make check    the quick part of it: lint, types, stub check
 #   make bench    the measurements
 #   make matrix   the Python tests on asyncio and on uvloop, on each of PYTHONS
-#   make conformance   CrewAI's own tests, with and without install(): five minutes, after a large download
+#   make conformance   CrewAI's own tests, with and without install(), after a large download
+#   make conformance-part   those of them that run crews and agents most
 #   make wheel    a release wheel in dist/
 #   make build    the development environment with the compiled core
 
@@ -19,7 +20,7 @@ export CREWAI_DISABLE_TELEMETRY := true
 export OTEL_SDK_DISABLED := true
 export CREWAI_TRACING_ENABLED := false
 
-.PHONY: demo test check conformance matrix bench wheel build clean lint types stubs rust-test python-test smoke
+.PHONY: demo test check conformance conformance-part matrix bench wheel build clean lint types stubs rust-test python-test smoke
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -40,6 +41,9 @@ PYTHONS ?= python3.10 python3.11 python3.12 python3.13
 
 matrix: build
 	scripts/matrix.sh $(PYTHONS)
+
+conformance-part: build
+	$(RUN) -m tests.conformance --part
 
 bench: build
 	for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(RUN) $$file || exit 1; done
