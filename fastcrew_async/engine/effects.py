@@ -11,7 +11,7 @@ import asyncio
 import contextvars
 import inspect
 from collections.abc import Awaitable, Callable, Generator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Any, Generic, TypeVar
 
 from fastcrew_async import workers
@@ -97,20 +97,21 @@ class CallUser(Blocking):
 
 
 class Handled(Effect):
-    """Wait until the handlers of events have run; what they raise was reported by the event bus."""
+    """Wait until the handlers of events have run, at most for `timeout` seconds; what they raise was reported by the
+    event bus."""
 
-    __slots__ = ("futures",)
+    __slots__ = ("futures", "timeout")
 
-    def __init__(self, *futures: Future[Any] | None) -> None:
+    def __init__(self, *futures: Future[Any] | None, timeout: float | None = None) -> None:
         self.futures = [future for future in futures if future is not None and not future.done()]
+        self.timeout = timeout
 
     def perform(self) -> None:
-        for future in self.futures:
-            future.exception()
+        wait(self.futures, self.timeout)
 
     async def aperform(self) -> None:
         if self.futures:
-            await asyncio.wait([asyncio.wrap_future(future) for future in self.futures])
+            await asyncio.wait([asyncio.wrap_future(future) for future in self.futures], timeout=self.timeout)
 
 
 async def _awaited(awaitable: Awaitable[T]) -> T:

@@ -2,10 +2,10 @@
 
 Two differences from ``crewai_event_bus``, neither of which an observer can see. CrewAI waits with ``flush()``, which
 blocks the loop until the handlers of every run of the process are done; here each run remembers the futures of its own
-events. And an event that nobody can observe is not built: its id, its place in the order and in the tree of scopes are
-what they would have been, so that the observed events are the same. Who cannot observe: CrewAI's console and telemetry
-listener while both are off, and its older trace listener inside a kickoff, where it returns at once (the newer tracing
-brings handlers of its own, which count).
+events, those that CrewAI's code and the user's emit among them. And an event that nobody can observe is not built: its
+id, its place in the order and in the tree of scopes are what they would have been, so that the observed events are the
+same. Who cannot observe: CrewAI's console and telemetry listener while both are off, and its older trace listener
+inside a kickoff, where it returns at once (the newer tracing brings handlers of its own, which count).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from crewai.events.event_context import (
     push_event_scope,
     reset_last_event_id,
 )
-from crewai.events.event_listener import event_listener
+from crewai.events.event_listener import EventListener, event_listener
 from crewai.events.stream_context import _stream_sinks
 from crewai.events.types.llm_events import LLMCallFailedEvent
 from crewai.execution import get_execution_uuid
@@ -44,6 +44,7 @@ _IDLE_LISTENERS = frozenset({"crewai.events.event_listener", "crewai.events.list
 _pending: contextvars.ContextVar[set[Future[Any]] | None] = contextvars.ContextVar(
     "fastcrew_async_pending_handlers", default=None
 )
+_FLUSH_S = 30.0  # as long as CrewAI's flush() waits: a handler that starts a run of its own is waited for by that run
 # Per event class: its name, and the last set of handlers found to be only listeners that may be idle.
 _names: dict[type[BaseEvent], str] = {}
 _own_handlers: dict[type[BaseEvent], Any] = {}
@@ -52,14 +53,27 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_random.seed)  # a fork's ids are its own
 
 
-def emit(source: Any, event: BaseEvent) -> Future[None] | None:
-    """``crewai_event_bus.emit`` that remembers the handlers' future for :func:`wait_for_handlers`."""
-    future = crewai_event_bus.emit(source, event)
-    pending = _pending.get()
-    if future is not None and pending is not None and not future.done():
-        pending.add(future)
-        future.add_done_callback(pending.discard)
-    return future
+class _Pending(set[Any]):
+    """The bus's handlers under way. Each is added in the context of its emitter, whose run remembers it too."""
+
+    def add(self, future: Future[Any], /) -> None:
+        super().add(future)
+        pending = _pending.get()
+        if pending is not None:
+            pending.add(future)
+            future.add_done_callback(pending.discard)
+
+
+def _put(kind: type[set[Any]]) -> None:
+    bus = crewai_event_bus
+    with bus._futures_lock:
+        if type(bus._pending_futures) is not kind:
+            bus._pending_futures = kind(bus._pending_futures)
+
+
+def release() -> None:
+    """Leave the bus as it was."""
+    _put(set)
 
 
 def tell(
@@ -71,7 +85,7 @@ def tell(
     """
     if verbose or observed(kind):
         event = kind(**body())
-        return event.event_id, emit(source, event)
+        return event.event_id, crewai_event_bus.emit(source, event)
     return _pass_over(source, kind), None
 
 
@@ -84,6 +98,7 @@ def observed(kind: type[BaseEvent]) -> bool:
     if handlers:
         if (
             get_execution_uuid() is None
+            or EventListener._instance is not event_listener  # another one's handlers are not known to be idle
             or event_listener.formatter.verbose
             or event_listener._telemetry._should_execute_telemetry()
         ):
@@ -133,6 +148,8 @@ def reset_order() -> None:
 
 def begin_run() -> contextvars.Token[set[Future[Any]] | None]:
     """Start to remember the handlers of a run; nested runs are part of the outer one's."""
+    if type(crewai_event_bus._pending_futures) is not _Pending:
+        _put(_Pending)
     current = _pending.get()
     return _pending.set(set() if current is None else current)
 
@@ -143,11 +160,11 @@ def end_run(token: contextvars.Token[set[Future[Any]] | None]) -> None:
 
 
 async def wait_for_handlers() -> None:
-    """Wait until the handlers of this run's events so far are done."""
+    """Wait until the handlers of this run's events so far are done, up to 30 s."""
     pending = list(_pending.get() or ())  # at once: handlers that end on their threads take themselves out of the set
     futures = [future for future in pending if not future.done()]
     if futures:
-        await Handled(*futures)
+        await Handled(*futures, timeout=_FLUSH_S)
 
 
 def scope() -> Scope:
@@ -169,6 +186,8 @@ def close_scopes(mark: Scope, error: BaseException, source: Any = None) -> None:
     """
     while len(stack := _event_id_stack.get()) > len(mark):
         if stack[-1][1] == "llm_call_started" and source is not None:
-            emit(source, LLMCallFailedEvent(error=str(error) or type(error).__name__, call_id=stack[-1][0]))
+            crewai_event_bus.emit(
+                source, LLMCallFailedEvent(error=str(error) or type(error).__name__, call_id=stack[-1][0])
+            )
         else:
             _event_id_stack.set(stack[:-1])

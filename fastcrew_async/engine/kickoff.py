@@ -53,7 +53,7 @@ async def kickoff(
     Raises:
         RunTimeoutError: the run took longer than `terms` allow; it has been cancelled.
     """
-    restored = await _restored(crew, from_checkpoint)
+    restored = await restored_from(crew, from_checkpoint)
     if restored is not None:
         return await kickoff(cast(Crew, restored), inputs, input_files, terms=terms)
     if crew.stream:
@@ -63,7 +63,7 @@ async def kickoff(
     return await _on_terms(crew, _run(crew, inputs, input_files, terms.order), terms)
 
 
-async def _restored(crew: Crew, from_checkpoint: Any) -> Any:
+async def restored_from(crew: Crew, from_checkpoint: Any) -> Any:
     """The crew that a checkpoint holds, read off the loop; None where none is to be restored."""
     if from_checkpoint is None or from_checkpoint.restore_from is None:
         return apply_checkpoint(crew, from_checkpoint)
@@ -92,16 +92,11 @@ async def _on_terms(crew: Crew, work: Work[CrewOutput], terms: Terms) -> CrewOut
     )
 
 
-async def kickoff_like_sync(
-    crew: Crew, inputs: Inputs, input_files: Any = None, from_checkpoint: Any = None
-) -> CrewOutput | CrewStreamingOutput:
+async def kickoff_like_sync(crew: Crew, inputs: Inputs, input_files: Any = None) -> CrewOutput | CrewStreamingOutput:
     """``Crew.kickoff_async`` on the engine: on the loop, with the event order of ``Crew.kickoff``.
 
     In a task of its own: CrewAI runs it on a thread, so it leaves no context variable behind in the caller's context.
     """
-    restored = await _restored(crew, from_checkpoint)
-    if restored is not None:
-        return await kickoff_like_sync(cast(Crew, restored), inputs, input_files)
     if crew.stream:
         return _stream_async(crew, lambda taken: _after_environment(lambda: run_crew(taken, inputs, input_files)))
     result, interrupt = await asyncio.create_task(_held(_after_environment(lambda: _run(crew, inputs, input_files))))
@@ -123,13 +118,8 @@ async def _after_environment(work: Callable[[], Work[CrewOutput]]) -> CrewOutput
     return await drive(work())
 
 
-def kickoff_in_place(
-    crew: Crew, inputs: Inputs, input_files: Any = None, from_checkpoint: Any = None
-) -> CrewOutput | CrewStreamingOutput:
+def kickoff_in_place(crew: Crew, inputs: Inputs, input_files: Any = None) -> CrewOutput | CrewStreamingOutput:
     """``Crew.kickoff`` on the engine: on this thread, without an event loop."""
-    restored = apply_checkpoint(crew, from_checkpoint)
-    if restored is not None:
-        return kickoff_in_place(cast(Crew, restored), inputs, input_files)
     get_env_context()
     if crew.stream:
         return _stream(crew, lambda taken: drive_in_place(run_crew(taken, inputs, input_files)))

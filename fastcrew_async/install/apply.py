@@ -84,9 +84,10 @@ def uninstall() -> None:
         was_installed = bool(_applied)
         _restore()
     if was_installed:
-        from fastcrew_async.engine import collector, executor
+        from fastcrew_async.engine import collector, events, executor
 
         executor.release()
+        events.release()
         collector.stop()
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from crewai.agent.core import Agent
 from crewai.crew import Crew
+from crewai.state.checkpoint_config import apply_checkpoint
 from crewai.utilities.task_output_storage_handler import TaskOutputStorageHandler
 
 from fastcrew_async.engine import agent_kickoff
@@ -41,20 +42,36 @@ class Patch:
         return f"{self.where}.{self.attribute}"
 
 
+def _is_ours(method: Any) -> bool:
+    """Whether this is one of the methods below; a wrapper that copies its attributes is not."""
+    return getattr(method, _OF_ENGINE, None) is getattr(method, "__func__", method)
+
+
 def _kickoff(stock: Any) -> Any:
     @wraps(stock)
     def kickoff(self: Crew, inputs: Any = None, input_files: Any = None, from_checkpoint: Any = None) -> Any:
-        return engine.kickoff_in_place(self, inputs, input_files, from_checkpoint)
+        if self.stream and not _is_ours(self.kickoff):  # CrewAI's stream runs the user's own, which comes back here
+            return stock(self, inputs, input_files, from_checkpoint)
+        restored = apply_checkpoint(self, from_checkpoint)
+        if restored is not None:  # by its own method, which may be the user's
+            return restored.kickoff(inputs=inputs, input_files=input_files)
+        return engine.kickoff_in_place(self, inputs, input_files)
 
-    setattr(kickoff, _OF_ENGINE, True)
+    setattr(kickoff, _OF_ENGINE, kickoff)
     return kickoff
 
 
 def _akickoff(stock: Any) -> Any:
     @wraps(stock)
     async def akickoff(self: Crew, inputs: Any = None, input_files: Any = None, from_checkpoint: Any = None) -> Any:
-        return await engine.kickoff(self, inputs, input_files, from_checkpoint)
+        if self.stream and not _is_ours(self.akickoff):
+            return await stock(self, inputs, input_files, from_checkpoint)
+        restored = await engine.restored_from(self, from_checkpoint)
+        if restored is not None:
+            return await restored.akickoff(inputs=inputs, input_files=input_files)
+        return await engine.kickoff(self, inputs, input_files)
 
+    setattr(akickoff, _OF_ENGINE, akickoff)
     return akickoff
 
 
@@ -63,9 +80,12 @@ def _kickoff_async(stock: Any) -> Any:
     async def kickoff_async(
         self: Crew, inputs: Any = None, input_files: Any = None, from_checkpoint: Any = None
     ) -> Any:
-        if getattr(self.kickoff, _OF_ENGINE, False) is not True:  # the user's own, which CrewAI calls in a thread
+        if not _is_ours(self.kickoff):  # the user's own, which CrewAI calls in a thread
             return await stock(self, inputs, input_files, from_checkpoint)
-        return await engine.kickoff_like_sync(self, inputs or {}, input_files, from_checkpoint)
+        restored = await engine.restored_from(self, from_checkpoint)
+        if restored is not None:
+            return await restored.kickoff_async(inputs=inputs, input_files=input_files)
+        return await engine.kickoff_like_sync(self, inputs or {}, input_files)
 
     return kickoff_async
 

@@ -39,15 +39,20 @@ def prepare(folder: Path = FOLDER) -> Suite:
     crewai = version("crewai")
     tests = folder / f"crewai-{crewai}" / "tests"
     if not tests.is_dir():
-        _unpack_sdist(crewai, folder)
+        _unpack_sdist("crewai", crewai, folder)
+    files = folder / "crewai-files"  # beside CrewAI, as in its repository: the tests take their pictures from it
+    if not files.is_dir():
+        _unpack_sdist("crewai-files", crewai, folder).rename(files)
     shutil.copy(HERE / "suite_conftest.py", tests / "conftest.py")
     return Suite(crewai, tests, _environment(crewai, folder / "venv"))
 
 
-def _unpack_sdist(crewai: str, folder: Path) -> None:
-    _pip(sys.executable, "download", "--no-deps", "--no-binary", "crewai", "-d", str(folder), f"crewai=={crewai}")
-    with tarfile.open(folder / f"crewai-{crewai}.tar.gz") as archive:
+def _unpack_sdist(package: str, release: str, folder: Path) -> Path:
+    _pip(sys.executable, "download", "--no-deps", "--no-binary", package, "-d", str(folder), f"{package}=={release}")
+    unpacked = f"{package.replace('-', '_')}-{release}"
+    with tarfile.open(folder / f"{unpacked}.tar.gz") as archive:
         archive.extractall(folder, filter="data")
+    return folder / unpacked
 
 
 def _environment(crewai: str, venv: Path) -> Path:

@@ -113,3 +113,11 @@ def test_handled_in_place() -> None:
     threading.Timer(0.01, failed.set_exception, [RuntimeError("of a handler")]).start()
     effect.perform()
     assert failed.done()
+
+
+async def test_handled_waits_no_longer_than_it_may() -> None:
+    never: Future[None] = Future()
+    effect = Handled(never, timeout=0.01)
+    await asyncio.wait_for(effect.aperform(), 10)
+    await asyncio.wait_for(asyncio.to_thread(effect.perform), 10)
+    assert not never.done()

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
-from concurrent.futures import Future
 from typing import Any
 
 import pytest
 from crewai.events.event_bus import crewai_event_bus
 from crewai.events.event_context import _event_id_stack, pop_event_scope, push_event_scope
-from crewai.events.event_listener import event_listener
+from crewai.events.event_listener import EventListener, event_listener
 from crewai.events.types.llm_events import LLMCallFailedEvent
 from crewai.events.types.task_events import TaskCompletedEvent, TaskStartedEvent
 from crewai.execution import begin_execution, end_execution
@@ -74,11 +74,22 @@ def test_a_handler_sees_the_event_and_the_same_tree() -> None:
 
 
 @pytest.mark.usefixtures("in_a_run")
-def test_verbose_events_are_built(monkeypatch: pytest.MonkeyPatch) -> None:
-    emitted: list[str] = []
-    monkeypatch.setattr(events, "emit", lambda source, event: emitted.append(event.type))
-    events.tell(object(), TaskStartedEvent, body, verbose=True)
-    assert emitted == ["task_started"]
+def test_verbose_events_are_built() -> None:
+    built: list[dict[str, Any]] = []
+
+    def noted() -> dict[str, Any]:
+        built.append(body())
+        return built[-1]
+
+    events.tell(object(), TaskStartedEvent, noted, verbose=True)
+    assert len(built) == 1
+
+
+@pytest.mark.usefixtures("in_a_run")
+def test_the_listeners_of_another_event_listener_see_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not events.observed(TaskStartedEvent)
+    monkeypatch.setattr(EventListener, "_instance", object())
+    assert events.observed(TaskStartedEvent)
 
 
 def test_a_replaced_emit_sees_everything(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,35 +103,53 @@ def test_a_replaced_emit_sees_everything(monkeypatch: pytest.MonkeyPatch) -> Non
         end_execution(token)
 
 
-def test_a_run_remembers_the_handlers_of_its_own_events_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    ours: Future[None] = Future()
-    other: Future[None] = Future()
-    futures = iter([other, ours])
+def test_a_run_waits_for_the_handlers_of_its_own_events_whoever_emits_them() -> None:
+    blocked = threading.Event()
+    handled: list[Any] = []
 
-    def waits_for() -> list[Future[None]]:
+    def handler(source: Any, event: TaskStartedEvent) -> None:
+        blocked.wait(10)
+        handled.append(source)
+
+    def waits_for() -> int:
         waiting = events.wait_for_handlers()
         try:
             effect: Any = waiting.send(None)
         except StopIteration:
-            return []
+            return 0
         finally:
             waiting.close()
-        return list(effect.futures)
+        return len(effect.futures)
 
-    monkeypatch.setattr(crewai_event_bus, "emit", lambda source, event: next(futures))
-    events.emit(None, TaskStartedEvent(**body()))  # of no run
-    token = events.begin_run()
+    def emit(source: Any) -> None:  # as CrewAI's model clients do
+        crewai_event_bus.emit(source, TaskStartedEvent(**body()))
+
+    crewai_event_bus.register_handler(TaskStartedEvent, handler)
     try:
-        events.emit(None, TaskStartedEvent(**body()))
-        assert waits_for() == [ours]
+        emit("of no run")
+        token = events.begin_run()
+        assert waits_for() == 0
+        emit("of the run")
+        assert waits_for() == 1
         nested = events.begin_run()
-        assert waits_for() == [ours]
+        assert waits_for() == 1
         events.end_run(nested)
-        ours.set_result(None)
-        assert waits_for() == []
-    finally:
+        blocked.set()
+        drive_in_place(events.wait_for_handlers())
+        assert "of the run" in handled
+        assert waits_for() == 0
         events.end_run(token)
-    assert waits_for() == []
+    finally:
+        blocked.set()
+        crewai_event_bus.off(TaskStartedEvent, handler)
+        crewai_event_bus.flush()
+
+
+def test_the_bus_gets_its_own_bookkeeping_back() -> None:
+    events.end_run(events.begin_run())
+    assert type(crewai_event_bus._pending_futures) is not set
+    events.release()
+    assert type(crewai_event_bus._pending_futures) is set
 
 
 def test_closing_what_an_error_left_open(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +159,7 @@ def test_closing_what_an_error_left_open(monkeypatch: pytest.MonkeyPatch) -> Non
         emitted.append(event)
         pop_event_scope()
 
-    monkeypatch.setattr(events, "emit", emit)
+    monkeypatch.setattr(crewai_event_bus, "emit", emit)
     push_event_scope("outer", "crew_kickoff_started")
     mark = events.scope()
     push_event_scope("task", "task_started")

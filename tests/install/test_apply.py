@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import sys
 import warnings
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 from importlib import metadata
 from types import FunctionType
 from typing import Any
+from unittest.mock import MagicMock
 
 import crewai.agent.core
 import crewai.agents
@@ -15,6 +17,7 @@ import crewai.agents.agent_executor
 import pytest
 from crewai import Agent, Crew
 from crewai.agents.agent_executor import AgentExecutor as StockAgentExecutor
+from crewai.state.checkpoint_config import CheckpointConfig
 from crewai.tasks.llm_guardrail import LLMGuardrail
 from crewai.utilities.task_output_storage_handler import TaskOutputStorageHandler
 
@@ -282,6 +285,46 @@ def _by(name: str, crew: Crew) -> Any:
 def test_every_way_to_start_a_crew_is_on_the_engine(name: str, executions: list[AgentExecutor]) -> None:
     install()
     assert _by(name, crews.crew("done")).raw == "done"
+    assert len(executions) == 1
+
+
+@pytest.mark.parametrize("name", ["kickoff", "akickoff", "kickoff_async"])
+def test_a_restored_crew_is_started_by_its_own_method(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    restored = MagicMock(spec=Crew)
+    getattr(restored, name).return_value = "restored"
+    monkeypatch.setattr(Crew, "from_checkpoint", lambda config: restored)
+    install()
+    started = getattr(crews.crew("done"), name)(INPUTS, from_checkpoint=CheckpointConfig(restore_from="saved.json"))
+    assert (asyncio.run(started) if asyncio.iscoroutine(started) else started) == "restored"
+    getattr(restored, name).assert_called_once_with(inputs=INPUTS, input_files=None)
+
+
+@pytest.mark.parametrize("name", ["kickoff", "akickoff", "kickoff_async"])
+def test_a_stream_runs_the_users_own_kickoff(
+    name: str, executions: list[AgentExecutor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install()
+    wrapped = "kickoff" if name == "kickoff_async" else name
+    engines = getattr(Crew, wrapped)
+    streaming: list[bool] = []
+
+    @functools.wraps(engines)
+    def own(self: Crew, *args: Any, **kwargs: Any) -> Any:
+        streaming.append(self.stream)
+        return engines(self, *args, **kwargs)
+
+    monkeypatch.setattr(Crew, wrapped, own)
+    crew = crews.crew("done", crew_options={"stream": True})
+
+    async def read() -> None:
+        async for _ in await getattr(crew, name)(INPUTS):
+            pass
+
+    if name == "kickoff":
+        list(crew.kickoff(INPUTS))
+    else:
+        asyncio.run(read())
+    assert streaming[-1] is False
     assert len(executions) == 1
 
 
