@@ -11,6 +11,7 @@ from typing import Any
 
 from crewai.agent.core import Agent
 from crewai.agent.utils import _combine_knowledge_context, get_knowledge_config
+from crewai.events.event_bus import crewai_event_bus
 from crewai.events.types.knowledge_events import (
     KnowledgeQueryCompletedEvent,
     KnowledgeQueryFailedEvent,
@@ -25,7 +26,6 @@ from crewai.llms.base_llm import BaseLLM
 from crewai.task import Task
 from crewai.utilities.i18n import I18N_DEFAULT
 
-from fastcrew_async.engine import events
 from fastcrew_async.engine.effects import Blocking
 from fastcrew_async.engine.model import CallModel
 from fastcrew_async.engine.seams import replaced
@@ -41,7 +41,7 @@ async def add_knowledge(agent: Any, crew: Any, task: Task, prompt: str) -> str:
     """
     where = {"from_task": task, "from_agent": agent}
     config = get_knowledge_config(agent)
-    events.emit(agent, KnowledgeRetrievalStartedEvent(**where))
+    crewai_event_bus.emit(agent, KnowledgeRetrievalStartedEvent(**where))
     try:
         query = agent.knowledge_search_query = await _search_query(agent, task, prompt)
         if query:
@@ -55,10 +55,12 @@ async def add_knowledge(agent: Any, crew: Any, task: Task, prompt: str) -> str:
                 agent.crew_knowledge_context = extract_knowledge_context(found)
                 prompt += agent.crew_knowledge_context or ""
             retrieved = _combine_knowledge_context(agent)
-            events.emit(agent, KnowledgeRetrievalCompletedEvent(query=query, retrieved_knowledge=retrieved, **where))
+            crewai_event_bus.emit(
+                agent, KnowledgeRetrievalCompletedEvent(query=query, retrieved_knowledge=retrieved, **where)
+            )
     except Exception as error:
         query = agent.knowledge_search_query or ""
-        events.emit(agent, KnowledgeSearchQueryFailedEvent(query=query, error=str(error), **where))
+        crewai_event_bus.emit(agent, KnowledgeSearchQueryFailedEvent(query=query, error=str(error), **where))
         if isinstance(error, HookAborted):
             raise
     return prompt
@@ -69,13 +71,13 @@ async def _search_query(agent: Any, task: Task, prompt: str) -> Any:
     if replaced(agent, "_get_knowledge_search_query", _STOCK_QUERY):
         return await Blocking(agent._get_knowledge_search_query, prompt, task)
     where = {"from_task": task, "from_agent": agent}
-    events.emit(agent, KnowledgeQueryStartedEvent(task_prompt=prompt, **where))
+    crewai_event_bus.emit(agent, KnowledgeQueryStartedEvent(task_prompt=prompt, **where))
     query = I18N_DEFAULT.slice("knowledge_search_query").format(task_prompt=prompt)
     if not isinstance(agent.llm, BaseLLM):
         reason = f"Knowledge search query failed: LLM for agent '{agent.role}' is not an instance of BaseLLM"
         agent._logger.log("warning", reason)
         error = "LLM is not compatible with knowledge search queries"
-        events.emit(agent, KnowledgeQueryFailedEvent(error=error, **where))
+        crewai_event_bus.emit(agent, KnowledgeQueryFailedEvent(error=error, **where))
         return None
     try:
         messages = [
@@ -83,10 +85,10 @@ async def _search_query(agent: Any, task: Task, prompt: str) -> Any:
             {"role": "user", "content": query},
         ]
         rewritten = await CallModel(agent.llm, messages)
-        events.emit(agent, KnowledgeQueryCompletedEvent(query=query, **where))
+        crewai_event_bus.emit(agent, KnowledgeQueryCompletedEvent(query=query, **where))
         return rewritten
     except Exception as failure:
-        events.emit(agent, KnowledgeQueryFailedEvent(error=str(failure), **where))
+        crewai_event_bus.emit(agent, KnowledgeQueryFailedEvent(error=str(failure), **where))
         if isinstance(failure, HookAborted):
             raise
         return None
