@@ -134,7 +134,7 @@ async def test_a_stream_that_nobody_reads_starts_nothing() -> None:
     assert handlers() == before
 
 
-@pytest.mark.xfail(strict=True, reason="CrewAI copies the crew on the loop, once for each input")
+@pytest.mark.xfail(strict=True, reason="CrewAI hands each chunk to the batch twice: by its run's stream and by itself")
 async def test_a_batch_of_streams(installed: None) -> None:
     stream: Any = await streaming().kickoff_for_each_async([{"topic": topic} for topic in topics()])
     found = [chunk.content async for chunk in stream]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import pytest
 from crewai import Crew
 
 from fastcrew_async.testing import Request
@@ -29,7 +28,6 @@ async def test_the_judge_refuses_once() -> None:
     assert seen.texts == [f"good <{topic}>" for topic in topics()]
 
 
-@pytest.mark.xfail(strict=True, reason="CrewAI's LLMGuardrail runs its agent on a thread and a loop of its own")
 async def test_the_judge_holds_no_thread() -> None:
     worker = agent(judged)
     seen = await at_once(of(Crew(agents=[worker], tasks=[task(worker, guardrail="It must be good")])), runs=10)
