@@ -7,6 +7,8 @@ one loses the knowledge with CrewAI's default store.
 
 from __future__ import annotations
 
+import os
+import threading
 from typing import Any
 
 from crewai.agent.core import Agent
@@ -31,6 +33,15 @@ from fastcrew_async.engine.model import CallModel
 from fastcrew_async.engine.seams import replaced
 
 _STOCK_QUERY = Agent._get_knowledge_search_query
+# A search in Chroma puts sys.stdout aside for as long as it takes (crewai/utilities/logger_utils.py); two at once leave
+# it aside for ever.
+_one_at_a_time = threading.RLock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_one_at_a_time.acquire,
+        after_in_parent=_one_at_a_time.release,
+        after_in_child=_one_at_a_time.release,
+    )
 
 
 async def add_knowledge(agent: Any, crew: Any, task: Task, prompt: str) -> str:
@@ -46,11 +57,11 @@ async def add_knowledge(agent: Any, crew: Any, task: Task, prompt: str) -> str:
         query = agent.knowledge_search_query = await _search_query(agent, task, prompt)
         if query:
             if agent.knowledge:
-                found = await Blocking(agent.knowledge.query, [query], **config)
+                found = await Blocking(_search, agent.knowledge.query, [query], config)
                 if found:
                     agent.agent_knowledge_context = extract_knowledge_context(found)
                     prompt += agent.agent_knowledge_context or ""
-            found = await Blocking(crew.query_knowledge, [query], **config) if crew else None
+            found = await Blocking(_search, crew.query_knowledge, [query], config) if crew else None
             if found:
                 agent.crew_knowledge_context = extract_knowledge_context(found)
                 prompt += agent.crew_knowledge_context or ""
@@ -64,6 +75,11 @@ async def add_knowledge(agent: Any, crew: Any, task: Task, prompt: str) -> str:
         if isinstance(error, HookAborted):
             raise
     return prompt
+
+
+def _search(search: Any, queries: list[str], config: dict[str, Any]) -> Any:
+    with _one_at_a_time:
+        return search(queries, **config)
 
 
 async def _search_query(agent: Any, task: Task, prompt: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from typing import Any
 
@@ -66,7 +67,9 @@ def _stored_aside(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("of_agent", [True, False], ids=["agent", "crew"])
 async def test_every_run_is_told(of_agent: bool) -> None:
     made = await asyncio.to_thread(knowing, of_agent)
+    written_to = sys.stdout
     seen = await at_once(of(made))
+    assert sys.stdout is written_to  # which a search puts aside while it lasts
     assert seen.texts == [f"known <{topic}>" for topic in topics()]
     assert len(seen.threads) <= workers.pool().max_workers
 
