@@ -253,8 +253,6 @@ def _of_agent(agent: Any) -> Iterator[Fallback]:
         yield Fallback(who, "its own executor", f"executor_class={agent.executor_class.__qualname__}")
     elif agent.agent_executor is not None and type(agent.agent_executor) not in known:
         yield Fallback(who, "its own executor", f"agent_executor is a {type(agent.agent_executor).__qualname__}")
-    elif agent.planning_enabled:
-        yield Fallback(who, "CrewAI's own Flow engine", "planning is switched on")
     if isinstance(agent.llm, BaseLLM) and not has_async_side(agent.llm):
         model = type(agent.llm).__qualname__
         yield Fallback(f"{who}: its model", "a worker thread for each call", f"{model} has call() and no acall() of it")

@@ -137,7 +137,6 @@ def test_what_a_crew_keeps_from_the_engine(installed: bool) -> None:
         entry.what: entry
         for entry in [
             Fallback("agent 'Own executor'", "its own executor", "executor_class=OwnExecutor"),
-            Fallback("agent 'Planner'", "CrewAI's own Flow engine", "planning is switched on"),
             Fallback("agent 'Own code': execute_task", "the user's own code", "overridden"),
             Fallback(
                 "agent 'Sync': its model", "a worker thread for each call", "SyncOnly has call() and no acall() of it"

@@ -1,6 +1,6 @@
 """A model without a key, for trying the service: prints what to start the service with and answers until ctrl-c.
 
-    python examples/fastapi_service/scripted_model.py
+python examples/fastapi_service/scripted_model.py
 """
 
 from __future__ import annotations

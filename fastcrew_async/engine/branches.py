@@ -62,11 +62,7 @@ class Together(Effect):
 
         tasks = [asyncio.create_task(run(work)) for work in self.works]
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-            for task in tasks:
-                if task.done():
-                    task.result()
-            return [task.result() for task in tasks]
+            return await asyncio.gather(*tasks)  # whose cancellation is theirs at once, before they take another step
         finally:
             for task in tasks:
                 task.cancel()

@@ -39,6 +39,11 @@ class Abandoned:
 _abandoned: contextvars.ContextVar[Abandoned | None] = contextvars.ContextVar("fastcrew_async_abandoned", default=None)
 
 
+def is_abandoned() -> bool:
+    """Whether the run that this is part of was cancelled, or is past its deadline, and is to end without more calls."""
+    return bool(_abandoned.get())
+
+
 async def drive(work: Work[T], priority: int = 0) -> T:
     """Run `work` on the current event loop. Cancelling the awaiting task cancels `work` at its current effect.
 

@@ -70,7 +70,7 @@ def ready_executor(agent: Any) -> Any:
         taken = type(executor) is AgentExecutor and (executor._is_executing or executor._reserved)
         idle = type(executor) is AgentExecutor and not taken
         busy = taken and not executor._retried
-        if idle and not (executor._light and getattr(agent, "planning_enabled", False)):
+        if idle:
             executor._beside = False
             return executor
     if not isinstance(agent.llm, BaseLLM):

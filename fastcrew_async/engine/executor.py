@@ -1,7 +1,6 @@
 """CrewAI's agent executor on the engine.
 
-It keeps the name ``AgentExecutor``: event sources, checkpoints and isinstance checks of CrewAI go by it. Agents with
-planning switched on run CrewAI's own flow, which this class inherits.
+It keeps the name ``AgentExecutor``: event sources, checkpoints and isinstance checks of CrewAI go by it.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Annotated, Any, ClassVar, cast
 
 from crewai.agents.agent_executor import AgentExecutor as StockAgentExecutor
@@ -29,6 +29,7 @@ from crewai.events.listeners.tracing.utils import (
 )
 from crewai.events.types.flow_events import FlowFailedEvent, FlowFinishedEvent, FlowStartedEvent
 from crewai.events.types.logging_events import AgentLogsExecutionEvent, AgentLogsStartedEvent
+from crewai.events.types.observation_events import PlanStepCompletedEvent, PlanStepStartedEvent
 from crewai.flow.flow_context import (
     current_flow_defer_trace_finalization,
     current_flow_id,
@@ -40,7 +41,7 @@ from crewai.hooks.dispatch import HookAborted, InterceptionPoint
 from crewai.hooks.llm_hooks import get_after_llm_call_hooks, get_before_llm_call_hooks
 from crewai.utilities.agent_utils import _llm_stop_words_applied, handle_unknown_error, is_inside_event_loop
 from crewai.utilities.env import _env_context_emitted, get_env_context
-from crewai.utilities.planning_types import TodoList
+from crewai.utilities.planning_types import TodoItem, TodoList
 from crewai.utilities.token_counter_callback import TokenCalcHandler
 from crewai.utilities.types import LLMMessage
 from crewai_core.printer import PRINTER
@@ -53,6 +54,7 @@ from fastcrew_async.engine.drivers import drive, drive_in_place
 from fastcrew_async.engine.effects import Blocking, Either, Handled
 from fastcrew_async.engine.fields import private
 from fastcrew_async.engine.loop import agent_loop
+from fastcrew_async.engine.plan_and_execute import plan_and_execute
 from fastcrew_async.engine.seams import OURS, Pair, async_form_stands
 from fastcrew_async.engine.seams import theirs as call_theirs
 from fastcrew_async.engine.tool_schema import native_tools
@@ -70,7 +72,6 @@ class AgentExecutor(StockAgentExecutor):
         AgentExecutorState
     )
     is_crewai_internal: ClassVar[bool] = True
-    _light: bool = PrivateAttr(default=False)  # shares the flow engine's state with others: never runs the flow
     _reserved: bool = PrivateAttr(default=False)  # chosen for an execution that is about to start
     _retried: bool = PrivateAttr(default=False)  # its execution has failed and goes on in another executor
     _beside: bool = PrivateAttr(default=False)  # made while another one of its agent was running
@@ -121,7 +122,7 @@ class AgentExecutor(StockAgentExecutor):
             super()._cleanup_deferred_tool_results()
 
     def _flow_post_init(self, definition: Any = None) -> None:
-        """CrewAI's set-up of a flow, without binding the methods that only planning runs; see :meth:`_bind_flow`."""
+        """CrewAI's set-up of a flow, without binding its methods, which its own engine alone would run."""
         if definition is not None or getattr(self, "_flow_post_init_done", False):
             super()._flow_post_init(definition)
             return
@@ -132,10 +133,6 @@ class AgentExecutor(StockAgentExecutor):
         _follow_traces(self.tracing)
         unbound: Any = dict.fromkeys(self._definition.methods)
         self._methods.update(unbound)
-
-    def _bind_flow(self) -> None:
-        """Bind the flow's methods, before CrewAI's flow runs for an agent that plans."""
-        self._methods.update(self._class_bound_methods())
 
     def invoke(self, inputs: dict[str, Any]) -> dict[str, Any] | Coroutine[Any, Any, dict[str, Any]]:
         """Run in place; inside a running event loop, give the coroutine that runs on it, as CrewAI does."""
@@ -153,16 +150,10 @@ class AgentExecutor(StockAgentExecutor):
 
     def kickoff(self, *args: Any, **kwargs: Any) -> Any:
         """The agent loop over the messages there are; human feedback comes back to it."""
-        if self._needs_flow():
-            self._bind_flow()
-            return super().kickoff(*args, **kwargs)
         return drive_in_place(self.execute())
 
     async def kickoff_async(self, *args: Any, **kwargs: Any) -> Any:
         """The agent loop over the messages there are; human feedback comes back to it."""
-        if self._needs_flow():
-            self._bind_flow()
-            return await super().kickoff_async(*args, **kwargs)
         return await drive(self.execute())
 
     async def run(self, inputs: dict[str, Any]) -> dict[str, Any]:
@@ -195,10 +186,7 @@ class AgentExecutor(StockAgentExecutor):
             self.state.ask_for_human_input = bool(inputs.get("ask_for_human_input", False))
             with _llm_stop_words_applied(self.llm, self):
                 if await call_theirs(self, _KICKOFF) is OURS:
-                    if self._needs_flow():
-                        await Either(self.kickoff, self.kickoff_async)
-                    else:
-                        await self.execute()
+                    await self.execute()
                 answer = self.state.current_answer
                 if not isinstance(answer, AgentFinish):
                     raise RuntimeError("Agent execution ended without reaching a final answer.")
@@ -252,7 +240,7 @@ class AgentExecutor(StockAgentExecutor):
                 await self._open_scope(context.payload)
                 raise
             await self._open_scope(inputs)
-            await agent_loop(self)
+            await (plan_and_execute(self) if getattr(self.agent, "planning_enabled", False) else agent_loop(self))
             output: Any = "completed"
             boundary: Any = OutputContext(flow=self, output=output, payload=output)
             self._dispatch_interception(InterceptionPoint.OUTPUT, boundary)
@@ -279,9 +267,6 @@ class AgentExecutor(StockAgentExecutor):
             self._end_trace_execution(execution_token)
             detach(attached)
             crewai_event_bus._exit_runtime_scope(runtime_scope)
-
-    def _needs_flow(self) -> bool:
-        return bool(getattr(self.agent, "planning_enabled", False))
 
     def _reset(self) -> None:
         self._cleanup_deferred_tool_results()
@@ -349,6 +334,28 @@ class AgentExecutor(StockAgentExecutor):
         failure = error if isinstance(error, Exception) else RuntimeError("cancelled")
         await self._tell(FlowFailedEvent, lambda: {"type": "flow_failed", "error": failure})
 
+    def _emit_plan_step_started(self, todo: TodoItem) -> None:
+        with suppress(Exception):
+            events.tell(self.agent, PlanStepStartedEvent, lambda: self._about_step(todo))
+
+    def _emit_plan_step_completed(
+        self, todo: TodoItem, *, success: bool, result: str | None = None, error: str | None = None
+    ) -> None:
+        outcome = {"success": success, "result": result, "error": error}
+        with suppress(Exception):
+            events.tell(self.agent, PlanStepCompletedEvent, lambda: outcome | self._about_step(todo))
+
+    def _about_step(self, todo: TodoItem) -> dict[str, Any]:
+        agent: Any = self.agent
+        return {
+            "agent_role": agent.role,
+            "step_number": todo.step_number,
+            "step_description": todo.description,
+            "tool_to_use": todo.tool_to_use,
+            "from_task": self.task,
+            "from_agent": agent,
+        }
+
     def _show_start_logs(self) -> None:
         agent: Any = self.agent
         task = self.task
@@ -393,8 +400,8 @@ _prototype: AgentExecutor | None = None
 def new_executor(agent: Any) -> AgentExecutor:
     """An executor for `agent`, with the parameters that last for its life; the others are set for each task.
 
-    For an agent that plans it is built by CrewAI's constructor. For any other one it is a copy of a prototype, which
-    costs a fiftieth: the state of the flow engine, which only planning uses, is shared with the prototype.
+    It is a copy of a prototype, which costs a fiftieth of CrewAI's constructor: the state of the flow engine, which
+    nothing uses, is shared with the prototype.
     """
     global _prototype
     lasting = {
@@ -408,34 +415,30 @@ def new_executor(agent: Any) -> AgentExecutor:
         "respect_context_window": agent.respect_context_window,
         "callbacks": [TokenCalcHandler(agent._token_process)],
     }
-    if getattr(agent, "planning_enabled", False):
-        executor = AgentExecutor(**lasting)
-    else:
-        if _prototype is None:
-            _prototype = AgentExecutor()
-        executor = copy.copy(_prototype)
-        executor.__dict__.update(
-            lasting,
-            before_llm_call_hooks=get_before_llm_call_hooks(),
-            after_llm_call_hooks=get_after_llm_call_hooks(),
-            tools=[],
-            original_tools=[],
-            stop_words=[],
-            max_method_calls=agent.max_iter * 10,
-        )
-        state = AgentExecutorState()
-        executor.__pydantic_private__.update(  # type: ignore[union-attr]
-            _state=state,
-            _light=True,
-            _execution_lock=threading.Lock(),
-            _finalize_lock=threading.Lock(),
-            _tool_call_counts={},
-            _deferred_file_aliases=[],
-            _instance_id=state.id[:8],
-        )
-        tracing = is_tracing_enabled_in_context()
-        executor.__dict__["tracing"] = tracing or None
-        _follow_traces(tracing or None)
+    if _prototype is None:
+        _prototype = AgentExecutor()
+    executor = copy.copy(_prototype)
+    executor.__dict__.update(
+        lasting,
+        before_llm_call_hooks=get_before_llm_call_hooks(),
+        after_llm_call_hooks=get_after_llm_call_hooks(),
+        tools=[],
+        original_tools=[],
+        stop_words=[],
+        max_method_calls=agent.max_iter * 10,
+    )
+    state = AgentExecutorState()
+    executor.__pydantic_private__.update(  # type: ignore[union-attr]
+        _state=state,
+        _execution_lock=threading.Lock(),
+        _finalize_lock=threading.Lock(),
+        _tool_call_counts={},
+        _deferred_file_aliases=[],
+        _instance_id=state.id[:8],
+    )
+    tracing = is_tracing_enabled_in_context()
+    executor.__dict__["tracing"] = tracing or None
+    _follow_traces(tracing or None)
     remember(executor)
     return executor
 

@@ -77,7 +77,8 @@ async def agent_loop(executor: AgentExecutor) -> None:
             break
         state.iterations += 1
     events.restore(opened)
-    _finalize(executor)
+    announce_end(executor)
+    finish(executor)
 
 
 async def _ask_in_text(executor: AgentExecutor) -> Next:
@@ -167,12 +168,23 @@ async def _shorten(executor: AgentExecutor) -> None:
     await Blocking(llm.summarize_messages, executor.state.messages, executor.callbacks, agent.verbose)
 
 
-def _finalize(executor: AgentExecutor) -> None:
-    state = executor.state
-    agent: Any = executor.agent
+def announce_end(executor: AgentExecutor) -> None:
+    """Say on the console, where the agent is verbose, that the answer is made now."""
     executor._finalize_called = True
+    agent: Any = executor.agent
     if agent.verbose:
-        PRINTER.print(content="[Finalize] todos_count=0, todos_with_results=0", color="magenta")
+        todos = executor.state.todos.items
+        done = sum(1 for todo in todos if todo.result)
+        PRINTER.print(content=f"[Finalize] todos_count={len(todos)}, todos_with_results={done}", color="magenta")
+
+
+def finish(executor: AgentExecutor) -> None:
+    """The run has its answer: mark it finished and tell of the answer.
+
+    Raises:
+        RuntimeError: there is no answer.
+    """
+    state = executor.state
     answer = state.current_answer
     if answer is None or isinstance(answer, AgentAction):  # pragma: no cover - the loop ends on an answer only
         raise RuntimeError("Agent execution ended without reaching a final answer.")

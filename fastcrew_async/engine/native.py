@@ -145,14 +145,14 @@ async def _execute(executor: AgentExecutor, call: Any) -> dict[str, Any]:
         handle_tool_failure(parse_error["tool_failure"], tool_name=name, tool_args=raw_arguments, **where)
         return parse_error
     arguments: dict[str, Any] = parsed or {}
-    return await _NativeCall(executor, call_id, name, arguments, where).run()
+    return await NativeCall(executor, call_id, name, arguments, where).run()
 
 
-class _NativeCall:
-    """One call whose arguments could be read."""
+class NativeCall:
+    """One call whose arguments could be read, for an executor or for what has its tools, agent, task and crew."""
 
     def __init__(
-        self, executor: AgentExecutor, call_id: str, name: str, arguments: dict[str, Any], where: dict[str, Any]
+        self, executor: Any, call_id: str, name: str, arguments: dict[str, Any], where: dict[str, Any]
     ) -> None:
         self.executor = executor
         self.call_id = call_id
@@ -165,9 +165,40 @@ class _NativeCall:
         self.raw: Any = self.result
         self.failure: ToolFailure | None = None
         self.from_cache = False
+        self.blocked = False
         self.error_emitted = False
 
     async def run(self) -> dict[str, Any]:
+        """The call, as a record of what came of it.
+
+        Raises:
+            ToolExecutionFailedError: the tool failed under the policy ``raise``, or the same call gave the same again.
+        """
+        await self.perform()
+        check_repeated_tool_call(
+            self.executor._tool_call_counts,
+            tool_name=self.name,
+            tool_args=self.arguments,
+            result=self.result,
+            agent=self.executor.agent,
+            task=self.executor.task,
+        )
+        return {
+            "call_id": self.call_id,
+            "func_name": self.name,
+            "result": self.result,
+            "tool_args": self.arguments,
+            "from_cache": self.from_cache,
+            "original_tool": self.original,
+            "tool_failure": self.failure,
+        }
+
+    async def perform(self) -> None:
+        """Set ``result`` and ``failure``, with the events and hooks around them.
+
+        Raises:
+            ToolExecutionFailedError: the tool failed under the policy ``raise``.
+        """
         executor = self.executor
         started_at = datetime.now()
         tell(executor, ToolUsageStartedEvent, self._event)
@@ -179,8 +210,8 @@ class _NativeCall:
                 "tool": self.structured,
                 **self.where,
             }
-            blocked = run_before_tool_call_hooks(ToolCallHookContext(**hook))
-            await self._obtain(blocked)
+            self.blocked = run_before_tool_call_hooks(ToolCallHookContext(**hook))
+            await self._obtain()
             changed = run_after_tool_call_hooks(
                 ToolCallHookContext(**hook, tool_result=self.result, raw_tool_result=self.raw)
             )
@@ -205,43 +236,35 @@ class _NativeCall:
             handle_tool_failure(
                 self.failure, tool_name=self.name, tool_args=self.arguments, tool=self.structured, **self.where
             )
-        check_repeated_tool_call(
-            executor._tool_call_counts,
-            tool_name=self.name,
-            tool_args=self.arguments,
-            result=self.result,
-            agent=executor.agent,
-            task=executor.task,
-        )
-        return {
-            "call_id": self.call_id,
-            "func_name": self.name,
-            "result": self.result,
-            "tool_args": self.arguments,
-            "from_cache": self.from_cache,
-            "original_tool": self.original,
-            "tool_failure": self.failure,
-        }
 
-    async def _obtain(self, blocked: bool) -> None:
+    async def _obtain(self) -> None:
         """Set the result: from a hook's block, the cache, the tool, or the reason why it cannot run."""
-        if blocked:
+        if self.blocked:
             self.result = self.raw = f"Tool execution blocked by hook. Tool: {self.name}"
             return
         output_tool = self.original or self.structured
         if output_tool is not None and self._read_cache(output_tool):
             return
+        if limit := self._used_up():
+            self.result = self.raw = limit
+            self.failure = ToolFailure(message=self.result, reason=ToolFailureReason.USAGE_LIMIT)
+        elif output_tool is None or self.name not in self.executor._available_functions:
+            self.failure = self._unknown()
+        else:
+            await self._call(output_tool)
+
+    def _used_up(self) -> str | None:
         tool = self.original
         if tool and tool.max_usage_count is not None and tool.current_usage_count >= tool.max_usage_count:
-            self.result = self.raw = (
+            return (
                 f"Tool '{self.name}' has reached its usage limit of {tool.max_usage_count} times and cannot be used "
                 "anymore."
             )
-            self.failure = ToolFailure(message=self.result, reason=ToolFailureReason.USAGE_LIMIT)
-        elif output_tool is None or self.name not in self.executor._available_functions:
-            self.failure = self.executor._unknown_tool_failure(self.name, self.result)
-        else:
-            await self._call(output_tool)
+        return None
+
+    def _unknown(self) -> ToolFailure:
+        failure: ToolFailure = self.executor._unknown_tool_failure(self.name, self.result)
+        return failure
 
     async def _call(self, output_tool: Any) -> None:
         executor = self.executor

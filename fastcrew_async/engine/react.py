@@ -116,28 +116,43 @@ async def _observe(executor: AgentExecutor, action: AgentAction, tool_result: To
 
 
 async def _execute(executor: AgentExecutor, action: AgentAction) -> ToolResult:
+    if stock.execute_tool_and_check_finality is _STOCK_EXECUTE:
+        return await use_tool(executor, action)
     agent: Any = executor.agent
-    fingerprint: dict[str, Any] = {}
+    return cast(
+        ToolResult,
+        await Blocking(
+            stock.execute_tool_and_check_finality,
+            agent_action=action,
+            fingerprint_context=_fingerprint(agent),
+            tools=executor.tools,
+            agent_key=agent.key,
+            agent_role=agent.role,
+            tools_handler=executor.tools_handler,
+            task=executor.task,
+            agent=agent,
+            function_calling_llm=executor.function_calling_llm,
+            crew=executor.crew,
+        ),
+    )
+
+
+def _fingerprint(agent: Any) -> dict[str, Any]:
     if hasattr(agent, "security_config") and hasattr(agent.security_config, "fingerprint"):
-        fingerprint = {"agent_fingerprint": str(agent.security_config.fingerprint)}
+        return {"agent_fingerprint": str(agent.security_config.fingerprint)}
+    return {}
+
+
+async def use_tool(executor: Any, action: AgentAction) -> ToolResult:
+    """``execute_tool_and_check_finality``: what the tool of `action` gives, or why it could not be used.
+
+    Raises:
+        ToolExecutionFailedError: the tool failed under the policy ``raise``.
+        HookAborted: a hook stopped the run.
+    """
+    agent: Any = executor.agent
+    fingerprint = _fingerprint(agent)
     task, crew, tools = executor.task, executor.crew, executor.tools
-    if stock.execute_tool_and_check_finality is not _STOCK_EXECUTE:
-        return cast(
-            ToolResult,
-            await Blocking(
-                stock.execute_tool_and_check_finality,
-                agent_action=action,
-                fingerprint_context=fingerprint,
-                tools=tools,
-                agent_key=agent.key,
-                agent_role=agent.role,
-                tools_handler=executor.tools_handler,
-                task=task,
-                agent=agent,
-                function_calling_llm=executor.function_calling_llm,
-                crew=crew,
-            ),
-        )
     if agent.role and callable(getattr(agent, "set_fingerprint", None)):
         try:
             agent.set_fingerprint(fingerprint=Fingerprint.from_dict(fingerprint))
@@ -191,7 +206,7 @@ async def _execute(executor: AgentExecutor, action: AgentAction) -> ToolResult:
 class ToolUsage(StockToolUsage):
     """CrewAI's tool usage whose tool body is an effect. It keeps the name, which events carry as their source."""
 
-    def __init__(self, executor: AgentExecutor, action: AgentAction) -> None:
+    def __init__(self, executor: Any, action: AgentAction) -> None:
         # Not the parent's: that one renders the schema of every tool, which few uses need.
         self._telemetry = Telemetry()
         self._run_attempts = 1

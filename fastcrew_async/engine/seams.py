@@ -37,6 +37,26 @@ def async_form_stands(owner: Any, sync_name: str, async_name: str) -> bool:
 
 
 @dataclass(frozen=True)
+class Stock:
+    """Methods of a class of CrewAI, as they were before anything was patched."""
+
+    methods: dict[str, Callable[..., Any]]
+
+    def has(self, owner: Any, name: str) -> bool:
+        """Whether `owner` has CrewAI's own method of that name still."""
+        return not replaced(owner, name, self.methods[name])
+
+    def in_place(self, owner: Any) -> bool:
+        """Whether `owner` has all of them still."""
+        return all(self.has(owner, name) for name in self.methods)
+
+
+def stock_methods(cls: type, *names: str) -> Stock:
+    """Those methods of `cls`; to be taken before anything is patched."""
+    return Stock({name: getattr(cls, name) for name in names})
+
+
+@dataclass(frozen=True)
 class Pair:
     """A method of CrewAI in its sync and its async form."""
 

@@ -203,6 +203,9 @@ def _normalise(case: Case, subject: Any, recorder: Recorder, recording: Recordin
     names.number_unknown = not case.concurrent
     _name_entities(subject, recorder)
     recording.undelivered = recorder.undelivered()
+    if "llm_call_started" in case.concurrent:  # which of the lists comes first is as it happens
+        for entry in recorder.entries:
+            entry.body.pop("which_list", None)
     if case.concurrent:
         recording.trace = _tree(recorder.entries, case.concurrent, names.resolve)
         contexts = [[entry.kind, entry.name, entry.context] for entry in recorder.entries if entry.kind != "event"]

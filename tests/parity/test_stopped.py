@@ -8,12 +8,12 @@ import pytest
 from crewai.events.event_context import VALID_EVENT_PAIRS
 
 from .case import Case
-from .cases import failures, odd_texts
+from .cases import failures, odd_texts, planning
 from .compare import differences
 from .recording import Recording, record, stock_recording
 from .ways import OURS, Way
 
-STOPPED = [*failures.STOPPED, *odd_texts.STOPPED]
+STOPPED = [*failures.STOPPED, *odd_texts.STOPPED, *planning.STOPPED]
 RUNS = [(case, way) for case in STOPPED for way in OURS["crew"]]
 
 
@@ -45,5 +45,6 @@ def test_every_scope_is_closed_by_its_own_event(case: Case, way: Way) -> None:
 
 
 def test_stock_leaves_scopes_open() -> None:
-    left = [case.name for case in STOPPED if stock_recording(case, "akickoff").open_scopes != [0]]
+    stopped = [case for case in STOPPED if case not in planning.STOPPED]
+    left = [case.name for case in stopped if stock_recording(case, "akickoff").open_scopes != [0]]
     assert len(left) == 12

@@ -1,12 +1,10 @@
-"""Agents that delegate, managers, agents without a crew, planning, copies for each input."""
+"""Agents that delegate, managers, agents without a crew, copies for each input."""
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from crewai import Crew, Process
-from crewai.agent.planning_config import PlanningConfig
 
 from ..case import Case
 from ..memory import Remembering
@@ -63,40 +61,6 @@ def for_each(recorder: Recorder) -> Crew:
 
     # Copies of a crew share their counters in stock CrewAI, so what each sees is a race.
     return solo(recorder, answer, model_options={"counts": False})
-
-
-def planning(recorder: Recorder, effort: str, *, native: bool = True) -> Crew:
-    """An agent that makes a plan of two steps first; a model that only writes text makes one that CrewAI ignores."""
-    steps = [
-        {"step_number": 1, "description": "ping", "tool_to_use": "ping", "depends_on": []},
-        {"step_number": 2, "description": "tell", "tool_to_use": None, "depends_on": [1]},
-    ]
-    plan = json.dumps({"plan": "ping once", "steps": steps, "ready": True})
-    observed = json.dumps(
-        {
-            "step_completed_successfully": True,
-            "key_information_learned": "pong",
-            "remaining_plan_still_valid": True,
-            "needs_full_replan": False,
-            "goal_already_achieved": False,
-        }
-    )
-
-    def answer(messages: list[dict[str, Any]]) -> Any:
-        text = str(messages).lower()
-        if "ready" in text and "create" in text and "plan" in text and "pong" not in text:
-            return plan
-        if "observ" in text and "step_completed" in text:
-            return observed
-        return "done"
-
-    return solo(
-        recorder,
-        answer,
-        tools=[ping(recorder)],
-        planning_config=PlanningConfig(reasoning_effort=effort, max_attempts=1),
-        model_options={"native": native},
-    )
 
 
 EACH = ([{"topic": "tea"}, {"topic": "coffee"}, {"topic": "juice"}],)
@@ -316,9 +280,4 @@ CASES = [
     ),
     Case("each input", for_each, kind="each", rounds=EACH, concurrent=("crew_kickoff_started", "default_env")),
     Case("each input, none", for_each, kind="each", rounds=([],)),
-    *(
-        Case(f"planning, {effort}", lambda r, effort=effort: planning(r, effort))  # type: ignore[misc]
-        for effort in ("low", "medium")  # with "high", the order of the steps differs from run to run
-    ),
-    Case("planning, text model", lambda r: planning(r, "low", native=False)),
 ]
