@@ -175,8 +175,9 @@ class AsyncCrew:
     ) -> AsyncGenerator[tuple[int, Any], None]:
         """Run the crew once for each of `inputs`; gives the index and the output of each run as it ends.
 
-        Leaving the iteration cancels the runs that have not ended. The arguments are those of
-        :meth:`kickoff_for_each`.
+        Leaving the iteration cancels the runs that have not ended; at once where the iterator goes with it, as in
+        ``async for ... in crew.as_completed(...)``, and at its ``aclose()`` where you hold it (see
+        ``contextlib.aclosing``). The arguments are those of :meth:`kickoff_for_each`.
         """
         return self._each(list(inputs), concurrency, return_exceptions, progress, timeout, priority)
 
