@@ -52,12 +52,13 @@ async def at_once(
 
 @contextlib.contextmanager
 def started_threads() -> Iterator[list[str]]:
-    """The names of the threads that start inside, those of CrewAI's event bus aside."""
+    """The names of the threads that start inside, those of CrewAI's event bus aside, and the timers that stock rate
+    limiters of other tests leave running."""
     names: list[str] = []
     start = threading.Thread.start
 
     def noting(thread: threading.Thread) -> None:
-        if not thread.name.startswith(_OF_CREWAI):
+        if not thread.name.startswith(_OF_CREWAI) and not isinstance(thread, threading.Timer):
             names.append(thread.name)
         start(thread)
 
