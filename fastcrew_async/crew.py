@@ -11,6 +11,7 @@ from crewai.crew import Crew
 from crewai.crews.crew_output import CrewOutput
 
 from fastcrew_async.engine import kickoff as engine
+from fastcrew_async.engine.drivers import Stop
 from fastcrew_async.engine.graph import graph_of
 from fastcrew_async.engine.run import Order
 from fastcrew_async.run import Run
@@ -220,13 +221,7 @@ class AsyncCrew:
                     yield index, error if error is not None else task.result()
         finally:
             report(None)
-            for task in running:
-                task.cancel()
-            if running:
-                await asyncio.wait(running)
-                for task in running:
-                    if not task.cancelled():
-                        task.exception()  # seen: the first error is the one raised
+            await Stop(list(running)).aperform()
 
     async def _to_end(self, inputs: Any, input_files: Any, terms: engine.Terms) -> Any:
         """A kickoff to its end, through its stream if the crew streams."""

@@ -12,7 +12,7 @@ from crewai.tools import tool
 from fastcrew_async import AsyncCrew, workers
 from fastcrew_async.engine.kickoff import kickoff_in_place
 from fastcrew_async.errors import FastcrewError, RunTimeoutError
-from fastcrew_async.testing import ScriptedLLM, ToolCall
+from fastcrew_async.testing import Reply, ScriptedLLM, ToolCall
 from tests import crews
 from tests.crews import storage
 from tests.test_crew import TOPICS, Held, failing_on, held
@@ -138,19 +138,37 @@ def test_without_a_loop_there_is_no_run() -> None:
         AsyncCrew(crews.crew()).start(TOPICS[0])
 
 
-async def test_a_crew_that_a_tool_has_kicked_off_does_nothing_after_the_cancel() -> None:
-    """The tool is sync, so its thread cannot be stopped: it is left, and what it runs performs no further step."""
+@pytest.mark.parametrize(
+    ("reply", "fields"),
+    [
+        ("Thought: done\nFinal Answer: inner", {}),
+        ("Thought: I need it\nAction: look\nAction Input: {}", {}),
+        ([ToolCall("look", {})], {"native": True}),
+        ("Thought: done\nFinal Answer: inner", {"planning": True}),
+    ],
+    ids=["before the next task", "before a tool", "before a function", "while it plans"],
+)
+async def test_a_crew_that_a_tool_has_kicked_off_does_nothing_after_the_cancel(reply: Any, fields: Any) -> None:
+    """The tool is sync, so its thread cannot be stopped: it is left, and what it runs starts nothing further, whatever
+    an agent makes of the refusal."""
     asked: list[str] = []
+    used: list[str] = []
     inside, go, ended = threading.Event(), threading.Event(), threading.Event()
     raised: list[BaseException] = []
 
-    def answer(request: Any) -> str:
+    def answer(request: Any) -> Any:
         asked.append(request.text)
         inside.set()
         go.wait(10)
-        return "Thought: done\nFinal Answer: inner"
+        return Reply(tool_calls=reply) if isinstance(reply, list) else reply
 
-    worker = Agent(role="w", goal="g", backstory="b", llm=ScriptedLLM(answer))
+    @tool("look")
+    def look() -> str:
+        """Is not to run."""
+        used.append("look")
+        return "seen"
+
+    worker = crews.agent(answer, tools=[look], **fields)
     inner = Crew(
         agents=[worker],
         tasks=[Task(description=f"part {n}", expected_output="e", agent=worker) for n in range(2)],
@@ -179,5 +197,5 @@ async def test_a_crew_that_a_tool_has_kicked_off_does_nothing_after_the_cancel()
     assert workers.pool().stats()["abandoned"] == abandoned + 1
     go.set()
     await until(ended.is_set)
-    assert len(asked) == 1
+    assert (len(asked), used) == (1, [])
     assert "abandoned" in str(raised[0])

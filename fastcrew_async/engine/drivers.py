@@ -39,15 +39,10 @@ class Abandoned:
 _abandoned: contextvars.ContextVar[Abandoned | None] = contextvars.ContextVar("fastcrew_async_abandoned", default=None)
 
 
-def is_abandoned() -> bool:
-    """Whether the run that this is part of was cancelled, or is past its deadline, and is to end without more calls."""
-    return bool(_abandoned.get())
-
-
 async def drive(work: Work[T], priority: int = 0) -> T:
     """Run `work` on the current event loop. Cancelling the awaiting task cancels `work` at its current effect.
 
-    What a cancelled run leaves behind on a worker thread (a sync tool that has kicked off a crew) performs nothing
+    What a cancelled run leaves behind on a worker thread (a sync tool that has kicked off a crew) starts nothing
     further. `priority` counts where this is a run of its own, and not part of one.
     """
     gate = turnstile()
@@ -94,10 +89,11 @@ def drive_in_place(work: Work[T]) -> T:
     """Run `work` on this thread, without an event loop.
 
     Raises:
-        TimeoutError: the run around it was cancelled, or is past its deadline; no further step is taken.
+        TimeoutError: the run around it was cancelled, or is past its deadline, before this was complete. From then on
+            nothing is started, whatever the engine makes of the refusals, and what is open is closed.
     """
     abandoned = _abandoned.get()
-    told = False
+    refused = False
     value: Any = None
     error: BaseException | None = None
     try:
@@ -105,14 +101,16 @@ def drive_in_place(work: Work[T]) -> T:
             try:
                 effect = work.send(value) if error is None else work.throw(error)
             except StopIteration as stop:
+                if refused:
+                    raise _left_behind() from None
                 result: T = stop.value
                 return result
             finally:
                 value = error = None
             try:
-                if abandoned and not told:
-                    told = True  # what follows only closes what is open
-                    raise TimeoutError("the run was abandoned: it was cancelled, or is past its deadline")
+                if abandoned and effect.starts:
+                    refused = True
+                    raise _left_behind()
                 value = effect.perform()
             except BaseException as raised:
                 error = raised
@@ -121,10 +119,14 @@ def drive_in_place(work: Work[T]) -> T:
         work.close()
 
 
+def _left_behind() -> TimeoutError:
+    return TimeoutError("the run was abandoned: it was cancelled, or is past its deadline")
+
+
 class Deadline(Effect):
     """Run `work` for at most `seconds`; then it is cancelled and TimeoutError is raised at once.
 
-    In place, the work goes on a thread of its own. At the deadline the thread performs nothing further, and a model or
+    In place, the work goes on a thread of its own. At the deadline the thread starts nothing further, and a model or
     tool call that it is in is left to end by itself.
     """
 
@@ -205,6 +207,8 @@ class Join(Effect):
 
     __slots__ = ("handle",)
 
+    starts = False
+
     def __init__(self, handle: Any) -> None:
         self.handle = handle
 
@@ -219,6 +223,8 @@ class First(Effect):
     """Wait until at least one of several branches has ended; gives those that have."""
 
     __slots__ = ("handles",)
+
+    starts = False
 
     def __init__(self, handles: Sequence[Any]) -> None:
         self.handles = handles
@@ -235,6 +241,8 @@ class Stop(Effect):
     """Cancel branches that still run and wait for their end. In place, their threads are left to end by themselves."""
 
     __slots__ = ("handles",)
+
+    starts = False
 
     def __init__(self, handles: list[Any]) -> None:
         self.handles = handles

@@ -12,7 +12,7 @@ import contextvars
 import inspect
 from collections.abc import Awaitable, Callable, Generator
 from concurrent.futures import Future, wait
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from fastcrew_async import workers
 
@@ -24,6 +24,9 @@ class Effect:
     """One request of the engine; awaiting it yields it to the driver."""
 
     __slots__ = ()
+
+    starts: ClassVar[bool] = True
+    """Whether it begins something; an abandoned run performs only what ends or waits for what has begun."""
 
     def __await__(self) -> Generator[Effect, Any, Any]:
         return (yield self)
@@ -80,6 +83,14 @@ class Blocking(Effect):
         return result
 
 
+class Closing(Blocking):
+    """A sync piece that closes or removes what the run has opened, however it ends."""
+
+    __slots__ = ()
+
+    starts = False
+
+
 class CallUser(Blocking):
     """A callback of the user: a sync one on a worker thread, an async one awaited on the caller's loop."""
 
@@ -101,6 +112,8 @@ class Handled(Effect):
     event bus."""
 
     __slots__ = ("futures", "timeout")
+
+    starts = False
 
     def __init__(self, *futures: Future[Any] | None, timeout: float | None = None) -> None:
         self.futures = [future for future in futures if future is not None and not future.done()]

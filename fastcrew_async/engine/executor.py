@@ -51,7 +51,7 @@ from pydantic import PlainSerializer, PrivateAttr
 
 from fastcrew_async.engine import events, files
 from fastcrew_async.engine.drivers import drive, drive_in_place
-from fastcrew_async.engine.effects import Blocking, Either, Handled
+from fastcrew_async.engine.effects import Blocking, Closing, Either, Handled
 from fastcrew_async.engine.fields import private
 from fastcrew_async.engine.loop import agent_loop
 from fastcrew_async.engine.plan_and_execute import plan_and_execute
@@ -204,7 +204,7 @@ class AgentExecutor(StockAgentExecutor):
                 kept_aside, self._tool_result_artifact_store = self._tool_result_artifact_store, None
                 self._cleanup_deferred_tool_results()
                 if kept_aside is not None:
-                    await Blocking(kept_aside.cleanup)  # it deletes files
+                    await Closing(kept_aside.cleanup)  # it deletes files
             finally:
                 self._is_executing = False
 

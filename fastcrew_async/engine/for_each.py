@@ -18,7 +18,7 @@ from crewai.llm_overlay import active as overlay_active
 from crewai.task import Task
 
 from fastcrew_async.engine.copies import copy_for_input
-from fastcrew_async.engine.drivers import drive
+from fastcrew_async.engine.drivers import Stop, drive
 from fastcrew_async.engine.effects import Blocking, Effect
 from fastcrew_async.engine.outputs import outputs_of
 from fastcrew_async.engine.seams import replaced
@@ -50,13 +50,7 @@ async def for_each_input(crew: Crew, inputs: Iterable[Any], start: Callable[[Cre
         results = await run_for_each_async(source, given, kickoff)
     except BaseException:
         failed = True
-        for task in running:
-            task.cancel()
-        if running:
-            await asyncio.wait(running)
-            for task in running:
-                if not task.cancelled():
-                    task.exception()  # seen: the first error is the one raised
+        await Stop(list(running)).aperform()
         raise
     if outputs_of(crew) is None and not crew.stream:
         await Blocking(crew._task_output_handler.reset).aperform()

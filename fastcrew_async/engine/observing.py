@@ -19,7 +19,6 @@ from crewai.hooks.dispatch import HookAborted
 from crewai.utilities.planning_types import StepObservation, TodoItem
 
 from fastcrew_async.engine import events
-from fastcrew_async.engine.drivers import is_abandoned
 from fastcrew_async.engine.effects import Blocking
 from fastcrew_async.engine.model import CallModel
 from fastcrew_async.engine.seams import stock_methods
@@ -82,8 +81,6 @@ async def observe(
     except Exception as error:
         logger.warning("Observation LLM call failed: %s. Defaulting to conservative replan.", error)
         tell_failed(str(error))
-        if is_abandoned():
-            raise
         return PlannerObserver.heuristic_observation(step_success=True)
 
 

@@ -123,6 +123,8 @@ class _Write(Effect):
 
     __slots__ = ("statements",)
 
+    starts = False  # what is acknowledged is kept
+
     def __init__(self, statements: list[_Statement]) -> None:
         self.statements = statements
 

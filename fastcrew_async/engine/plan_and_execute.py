@@ -25,7 +25,6 @@ from crewai.utilities.planning_types import TodoItem
 from pydantic import BaseModel
 
 from fastcrew_async.engine import events
-from fastcrew_async.engine.drivers import is_abandoned
 from fastcrew_async.engine.effects import Blocking, CallUser, Effect
 from fastcrew_async.engine.loop import agent_loop, announce_end, finish
 from fastcrew_async.engine.model import CallModel
@@ -105,8 +104,6 @@ async def _generate_plan(executor: AgentExecutor) -> None:
     except HookAborted:
         raise
     except Exception as error:
-        if is_abandoned():
-            raise
         _log(executor, f"Error during planning: {error!s}")
 
 
@@ -223,8 +220,6 @@ async def _make_another_plan(executor: AgentExecutor, reason_given: str) -> None
     except HookAborted:
         raise
     except Exception as error:
-        if is_abandoned():
-            raise
         _log(executor, f"Error during replanning: {error!s}")
         state.last_replan_reason = f"Replan failed: {error!s}"
 
@@ -282,8 +277,6 @@ async def _synthesize(executor: AgentExecutor, results: list[TodoItem]) -> None:
     except HookAborted:
         raise
     except Exception as error:
-        if is_abandoned():
-            raise
         failed = f"Synthesis LLM call failed ({error}), falling back to concatenation"
         say(executor, "yellow", failed)
     _answer(executor, "All planned steps completed (synthesis unavailable)", "\n\n".join(texts))

@@ -26,7 +26,6 @@ from crewai.utilities.reasoning_handler import (
 )
 
 from fastcrew_async.engine import events
-from fastcrew_async.engine.drivers import is_abandoned
 from fastcrew_async.engine.effects import Blocking
 from fastcrew_async.engine.model import CallModel
 from fastcrew_async.engine.seams import stock_methods
@@ -108,16 +107,12 @@ async def _ask_by_function(handler: AgentReasoning, prompt: str) -> Plan:
     except HookAborted:
         raise
     except Exception as error:
-        if is_abandoned():
-            raise
         handler.logger.warning(f"Error during function calling: {error!s}. Falling back to text parsing.")
     try:
         return _unstructured(await _call(handler, prompt))
     except HookAborted:
         raise
     except Exception as error:
-        if is_abandoned():
-            raise
         handler.logger.error(f"Error during fallback text parsing: {error!s}")
         return "Failed to generate a plan due to an error.", [], True
 

@@ -40,7 +40,7 @@ from opentelemetry.context import attach, detach
 
 from fastcrew_async.engine import events, files
 from fastcrew_async.engine.drivers import Join, Spawn, Stop
-from fastcrew_async.engine.effects import Blocking, CallUser, Either, Handled
+from fastcrew_async.engine.effects import Blocking, CallUser, Closing, Either, Handled
 from fastcrew_async.engine.equip import ready_executor
 from fastcrew_async.engine.fields import private, put
 from fastcrew_async.engine.graph import run_graph
@@ -125,9 +125,9 @@ async def run_crew(
         raise
     finally:
         if _memories(own):
-            await Blocking(own._drain_memory_writes)
+            await Closing(own._drain_memory_writes)
         if files.stored(own.id):
-            await Blocking(clear_files, own.id)
+            await Closing(clear_files, own.id)
         events.end_run(pending)
         detach(attached)
         end_execution(execution_token)
@@ -393,7 +393,7 @@ async def _crew_output(crew: Any, outputs: list[TaskOutput]) -> CrewOutput:
     if isinstance(result, CrewOutput) and final.raw != result.raw:
         final.raw = result.raw
     if _memories(crew):
-        await Blocking(crew._drain_memory_writes)
+        await Closing(crew._drain_memory_writes)
     await events.wait_for_handlers()
     completed = {
         "crew_name": crew.name,

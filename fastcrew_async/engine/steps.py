@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from datetime import datetime
 from importlib import import_module
 from typing import Any, cast
@@ -34,7 +33,6 @@ from crewai.utilities.step_execution_context import StepExecutionContext, StepRe
 from crewai.utilities.types import LLMMessage
 from pydantic import BaseModel
 
-from fastcrew_async.engine.drivers import is_abandoned
 from fastcrew_async.engine.effects import Blocking
 from fastcrew_async.engine.events import tell
 from fastcrew_async.engine.model import CallModel
@@ -46,6 +44,7 @@ from fastcrew_async.engine.tool_call import tool_name
 
 _MODULE: Any = import_module("crewai.agents.step_executor")
 _STOCK_TOOLS = (_MODULE.execute_tool_and_check_finality, _MODULE.execute_single_native_tool_call)
+_STOPS = (ToolExecutionFailedError, HookAborted)
 _STOCK = stock_methods(
     StepExecutor,
     "execute",
@@ -91,34 +90,30 @@ class _Step:
 
     async def run(self, context: StepExecutionContext) -> StepResult:
         executor = self.executor
-        failure: Exception
         try:
             if executor.request_within_rpm_limit:
                 await WithinRate(executor.request_within_rpm_limit)
             self.messages = executor._build_isolated_messages(self.todo, context)
-            return await self._end(self._natively if executor._use_native_tools else self._in_text)
-        except (ToolExecutionFailedError, HookAborted):
+            text = await self._conversation()
+            executor._validate_expected_tool_usage(self.todo, self.called)
+        except _STOPS:
             raise
         except Exception as error:
-            if is_abandoned():
-                raise
-            failure = error
-        if executor._use_native_tools and is_native_tool_calling_unsupported_error(failure):
+            return self._result(success=False, result="", error=str(error))
+        return self._result(success=True, result=text)
+
+    async def _conversation(self) -> str:
+        """The model's answer; in the text form where it turns out to know no function calling."""
+        if self.executor._use_native_tools:
             try:
-                self._turn_to_text()
-                return await self._end(self._in_text)
-            except (ToolExecutionFailedError, HookAborted):
+                return await self._natively()
+            except _STOPS:
                 raise
             except Exception as error:
-                if is_abandoned():
+                if not is_native_tool_calling_unsupported_error(error):
                     raise
-                failure = error
-        return self._result(success=False, result="", error=str(failure))
-
-    async def _end(self, work: Callable[[], Any]) -> StepResult:
-        text = await work()
-        self.executor._validate_expected_tool_usage(self.todo, self.called)
-        return self._result(success=True, result=text)
+                self._turn_to_text()
+        return await self._in_text()
 
     def _result(self, **outcome: Any) -> StepResult:
         return StepResult(tool_calls_made=self.called, execution_time=time.monotonic() - self.started, **outcome)
@@ -140,8 +135,6 @@ class _Step:
 
     async def _ask(self, **tools: Any) -> Any:
         executor = self.executor
-        if is_abandoned():  # a tool that was to run has said so, and that is a result like any other
-            raise TimeoutError("the run was abandoned: it was cancelled, or is past its deadline")
         return await CallModel(
             executor.llm,
             self.messages,

@@ -26,7 +26,7 @@ from pydantic import BaseModel
 from fastcrew_async.engine import events, files
 from fastcrew_async.engine.agent import execute_task
 from fastcrew_async.engine.convert import export
-from fastcrew_async.engine.effects import Blocking, CallUser
+from fastcrew_async.engine.effects import Blocking, CallUser, Closing
 from fastcrew_async.engine.fields import private, put
 from fastcrew_async.engine.guardrail import judge
 from fastcrew_async.engine.seams import OURS, Pair
@@ -57,7 +57,7 @@ async def run_task(task: Task, agent: BaseAgent | None, context: str | None, too
         return await _run(task, agent or task.agent, context, tools, mark)
     finally:
         if files.stored(None, task.id):
-            await Blocking(clear_task_files, task.id)
+            await Closing(clear_task_files, task.id)
         reset_current_task_id(token)
 
 

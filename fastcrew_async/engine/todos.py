@@ -17,7 +17,6 @@ from crewai.utilities.step_execution_context import StepResult
 from crewai_core.printer import PRINTER
 
 from fastcrew_async.engine.branches import Together
-from fastcrew_async.engine.drivers import is_abandoned
 from fastcrew_async.engine.effects import Blocking
 from fastcrew_async.engine.observing import observe
 from fastcrew_async.engine.seams import stock_methods
@@ -75,8 +74,6 @@ async def _outcome(executor: AgentExecutor, todo: TodoItem) -> StepResult | Exce
     try:
         return await _run_step(executor, todo)
     except Exception as error:
-        if is_abandoned():
-            raise
         return error
 
 

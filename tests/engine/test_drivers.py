@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fastcrew_async.engine.drivers import Deadline, Join, Spawn, Stop, drive, drive_in_place
-from fastcrew_async.engine.effects import Effect
+from fastcrew_async.engine.effects import Blocking, Closing, Effect
 
 
 class Note(Effect):
@@ -286,3 +286,45 @@ async def test_a_deadline_whose_task_is_cancelled_before_its_first_step_never_st
 
 def test_stop_in_place_leaves_threads_to_end() -> None:
     assert Stop([object()]).perform() is None
+
+
+def test_an_abandoned_run_starts_nothing_and_closes_what_is_open() -> None:
+    """Also where the work makes a result of its own of every refusal."""
+    log: list[str] = []
+    entered = Gate()
+    outcome: list[BaseException] = []
+
+    async def work() -> str:
+        await entered
+        for name in ("model", "tool", "model again"):
+            try:
+                await Note(log, name)
+            except TimeoutError:
+                log.append(f"no {name}")
+        await Closing(log.append, "closed")
+        return "a result"
+
+    async def around() -> None:
+        def inside() -> None:
+            try:
+                drive_in_place(work())
+            except BaseException as error:
+                outcome.append(error)
+            finally:
+                log.append("end")
+
+        await Blocking(inside)
+
+    async def main() -> None:
+        run = asyncio.create_task(drive(around()))
+        await asyncio.to_thread(entered.entered.wait, 10)
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+        entered.open.set()
+        while "end" not in log:
+            await asyncio.sleep(0.001)
+
+    asyncio.run(asyncio.wait_for(main(), 10))
+    assert log == ["no model", "no tool", "no model again", "closed", "end"]
+    assert "abandoned" in str(outcome[0])
