@@ -23,16 +23,14 @@ import contextlib
 import gc
 import json
 import logging
-import os
 import statistics
-import subprocess
-import sys
-import tempfile
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from _own_process import figures
 
 ENGINES = ("stock", "adapter", "installed")
 WARM_UP = 3
@@ -157,21 +155,9 @@ def measure(engine: str, case: Case, n: int) -> dict[str, Any]:
 
 
 def in_own_process(engine: str, case: Case, n: int) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as storage:
-        quiet = {"CREWAI_DISABLE_TELEMETRY": "true", "OTEL_SDK_DISABLED": "true", "CREWAI_TRACING_ENABLED": "false"}
-        command = [sys.executable, __file__, "--measure", json.dumps([engine, asdict(case), n])]
-        done = subprocess.run(
-            command,
-            env=os.environ | quiet | {"CREWAI_STORAGE_DIR": storage},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    if done.returncode:
-        raise RuntimeError(f"{case.name}, {engine}: the measurement failed\n{done.stderr[-4000:]}")
-    figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    print(json.dumps(figures), flush=True)
-    return figures
+    row = figures(__file__, json.dumps([engine, asdict(case), n]))
+    print(json.dumps(row), flush=True)
+    return row
 
 
 def median(runs: list[dict[str, Any]]) -> dict[str, Any]:

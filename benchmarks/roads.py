@@ -17,13 +17,14 @@ import asyncio
 import json
 import logging
 import os
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
+
+from _own_process import figures
 
 ROOT = Path(__file__).resolve().parent.parent
 FLOWS = 100
@@ -168,21 +169,6 @@ async def measured(start: Callable[[str], Awaitable[Any]], runs: int) -> dict[st
     return figures | {"threads": len(seen.threads), "right": len(texts)}
 
 
-def in_own_process(road: str) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as storage:
-        quiet = {"CREWAI_DISABLE_TELEMETRY": "true", "OTEL_SDK_DISABLED": "true", "CREWAI_TRACING_ENABLED": "false"}
-        done = subprocess.run(
-            [sys.executable, __file__, "--measure", road],
-            env=os.environ | quiet | {"CREWAI_STORAGE_DIR": storage},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    if done.returncode:
-        raise RuntimeError(f"{road}: the measurement failed\n{done.stderr[-3000:]}")
-    return {"road": road} | dict(json.loads(done.stdout.splitlines()[-1]))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", metavar="NAME", help="roads whose name contains one of these")
@@ -200,7 +186,7 @@ def main() -> None:
     print("".join(column.ljust(30 if column == "road" else 10) for column in columns))
     for road in roads(folder):
         if not arguments.only or any(name in road for name in arguments.only):
-            row = in_own_process(road)
+            row = {"road": road} | figures(__file__, road)
             print("".join(str(row[c]).ljust(30 if c == "road" else 10) for c in columns), flush=True)
 
 

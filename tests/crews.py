@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-os.environ.update(CREWAI_DISABLE_TELEMETRY="true", OTEL_SDK_DISABLED="true", CREWAI_TRACING_ENABLED="false")
+from tests.quiet import stored_in
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # CrewAI's own imports warn
-    import crewai  # noqa: F401
-
+# isort: split
 from crewai import Agent, Crew, Task
 from crewai.tools import tool
 
-import fastcrew_async
 from fastcrew_async.testing import Reply, Request, ScriptedLLM, ToolCall
 
 
@@ -62,13 +56,16 @@ def crew(script: Any = "done", *, tasks: int = 1, crew_options: Any = None, **fi
 @pytest.fixture(scope="module", autouse=True)
 def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A folder of a module's own, known before any loop runs."""
-    folder = tmp_path_factory.mktemp("storage")
-    kept, os.environ["CREWAI_STORAGE_DIR"] = os.environ.get("CREWAI_STORAGE_DIR"), str(folder)
-    before = fastcrew_async.settings().storage_path
-    fastcrew_async.configure(storage_path=folder / "fastcrew_async.db")
-    yield
-    fastcrew_async.configure(storage_path=before)
-    if kept is None:
-        del os.environ["CREWAI_STORAGE_DIR"]
-    else:
-        os.environ["CREWAI_STORAGE_DIR"] = kept
+    with pytest.MonkeyPatch.context() as environment:
+        yield from stored_in(tmp_path_factory.mktemp("storage"), environment)
+
+
+def refusing(times: int) -> Any:
+    """A guardrail that refuses so many outputs, and then gives the output in capitals."""
+    left = [times]
+
+    def guardrail(output):
+        left[0] -= 1
+        return (False, "too long") if left[0] >= 0 else (True, output.raw.upper())
+
+    return guardrail

@@ -68,6 +68,7 @@ class _Writer:
         self._jobs: deque[_Job] = deque()
         self._changed = threading.Condition()
         self._closing = False
+        self._is_last = threading.Event()
         self._connection: sqlite3.Connection | None = None
         self._ours_at = time.monotonic()
         self._log_limit = _LOG_LIMIT
@@ -92,11 +93,15 @@ class _Writer:
             self._changed.notify()
 
     def close(self) -> None:
+        """Refuse new work; the file stays open until :meth:`end`."""
         with self._changed:
             self._closing = True
             self._changed.notify()
 
-    def join(self) -> None:
+    def end(self) -> None:
+        """Wait for what is queued and close the file, which no reader has open any more: of two connections that close
+        at once each sees the other's lock, and neither removes the write-ahead log."""
+        self._is_last.set()
         self._thread.join()
 
     def _next(self, wait: bool) -> _Job | None:
@@ -122,6 +127,7 @@ class _Writer:
                 for waiting in (job, *(member for member, _ in group)):
                     if not waiting.future.done():
                         waiting.finish(error)
+        self._is_last.wait()
         self._drop_connection()
 
     def _serve(self, first: _Job, group: list[tuple[_Job, Any]]) -> None:
@@ -422,7 +428,7 @@ class Store:
 
         def close() -> None:
             self._readers.close()
-            self._writer.join()
+            self._writer.end()
             closed.set_result(None)
 
         threading.Thread(target=close, name="fastcrew-closing", daemon=True).start()
@@ -463,7 +469,12 @@ class Store:
 
 def _abandon(writer: _Writer, readers: _Readers) -> None:
     writer.close()
-    threading.Thread(target=readers.close, name="fastcrew-closing", daemon=True).start()
+
+    def close() -> None:
+        readers.close()
+        writer.end()
+
+    threading.Thread(target=close, name="fastcrew-closing", daemon=True).start()
 
 
 def _one(sql: str, parameters: Any) -> Act:

@@ -142,10 +142,13 @@ impl Store {
 
     /// Refuses new work at once; the future ends when all that was queued is on disk and the file is closed.
     pub fn close(&self) -> impl Future<Output = Result<Value, Error>> + Send + 'static {
-        drop(self.lock().take());
+        let intake = self.lock().take();
         let (readers, mut ended) = (Arc::clone(&self.readers), self.ended.clone());
         async move {
             readers.close().await;
+            // Only now may the writer end: of two connections that close at once each sees the other's lock on the file,
+            // and neither removes the write-ahead log.
+            drop(intake);
             // The writer never sends; its end drops the sender, which is the only way out of this wait.
             while ended.changed().await.is_ok() {}
             Ok(Value::None)

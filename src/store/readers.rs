@@ -1,7 +1,7 @@
 //! Reads: pooled connections on blocking threads. They never wait for the writer.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{mpsc, Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use r2d2_sqlite::SqliteConnectionManager;
@@ -40,7 +40,24 @@ pub struct Readers {
     options: Options,
     /// One permit a connection: waiting for a connection costs no thread. Closed with the pool.
     permits: Arc<Semaphore>,
-    pool: Mutex<Option<Pool>>,
+    pool: Mutex<Option<Opened>>,
+}
+
+struct Opened {
+    pool: Pool,
+    /// The one thread that opens its connections.
+    opener: Arc<ScheduledThreadPool>,
+}
+
+impl Opened {
+    /// Closes the connections before it returns. The opener may still hold the pool for a moment after it has opened
+    /// one; were a reader the last to close the file, it could not remove the write-ahead log.
+    fn close(self) {
+        drop(self.pool);
+        let (done, told) = mpsc::channel::<()>();
+        self.opener.execute(move || drop(done));
+        let _ = told.recv();
+    }
 }
 
 impl Readers {
@@ -60,6 +77,7 @@ impl Readers {
         let gone = Arc::clone(&left.0);
         let read = spawn_blocking(move || {
             let answer = read(&pool, &query, gone);
+            drop(pool); // before the permit: who has them all, to close, must be the last to hold it
             drop(permit);
             answer
         });
@@ -77,40 +95,45 @@ impl Readers {
             return;
         };
         self.permits.close();
-        let pool = self
+        let opened = self
             .pool
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         // Closing touches the file; a failed join has nothing to say about it.
-        let _ = spawn_blocking(move || drop(pool)).await;
+        let _ = spawn_blocking(move || opened.map(Opened::close)).await;
     }
 
     /// The pool; it opens a connection when a query needs one.
     fn pool(&self) -> Pool {
-        let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pool) = pool.as_ref() {
-            return pool.clone();
+        let mut opened = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(opened) = opened.as_ref() {
+            return opened.pool.clone();
         }
         let timeout = self.options.busy_timeout;
         let manager = SqliteConnectionManager::file(&self.options.path)
             .with_flags(reader_flags())
             .with_init(move |connection| prepare_reader(connection, timeout));
-        let opener = ScheduledThreadPool::builder()
-            .num_threads(1)
-            .thread_name_pattern("fastcrew-readers")
-            .build();
-        let made = r2d2::Pool::builder()
+        let opener = Arc::new(
+            ScheduledThreadPool::builder()
+                .num_threads(1)
+                .thread_name_pattern("fastcrew-readers")
+                .build(),
+        );
+        let pool = r2d2::Pool::builder()
             .max_size(self.options.readers)
             .min_idle(Some(0))
             .max_lifetime(None)
             .test_on_check_out(false)
             .connection_timeout(timeout.max(Duration::from_secs(1)))
             .error_handler(Box::new(r2d2::NopErrorHandler))
-            .thread_pool(Arc::new(opener))
+            .thread_pool(Arc::clone(&opener))
             .build_unchecked(manager);
-        *pool = Some(made.clone());
-        made
+        *opened = Some(Opened {
+            pool: pool.clone(),
+            opener,
+        });
+        pool
     }
 }
 

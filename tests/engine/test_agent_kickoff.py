@@ -51,16 +51,6 @@ class Seen:
         self.events.append(event)
 
 
-def refusing(times: int) -> Any:
-    left = [times]
-
-    def guardrail(output):
-        left[0] -= 1
-        return (False, "too long") if left[0] >= 0 else (True, output.raw.upper())
-
-    return guardrail
-
-
 def test_in_place() -> None:
     assert kickoff(crews.agent("tea"), "hi").raw == "tea"
 
@@ -85,14 +75,14 @@ async def test_no_thread_is_used_for_an_agent_that_waits_for_nothing_sync() -> N
 
 async def test_a_refusing_guardrail_is_asked_again_on_a_loop() -> None:
     llm = ScriptedLLM(["long", "longer", "short"])
-    result = await kickoff_async(crews.agent(llm=llm, guardrail=refusing(2)), "hi")
+    result = await kickoff_async(crews.agent(llm=llm, guardrail=crews.refusing(2)), "hi")
     assert result.raw == "SHORT"
     assert result.token_usage.successful_requests == 3
     assert len(llm.requests) == 3
 
 
 async def test_a_guardrail_that_never_accepts(until: Any) -> None:
-    agent = crews.agent("long", guardrail=refusing(9), guardrail_max_retries=1)
+    agent = crews.agent("long", guardrail=crews.refusing(9), guardrail_max_retries=1)
     with Seen(*ENDS) as seen:
         with pytest.raises(ValueError, match=r"after 1 retries\. Last error: too long"):
             await kickoff_async(agent, "hi")

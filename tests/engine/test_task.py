@@ -25,16 +25,6 @@ def run(task: Task, **given: Any) -> TaskOutput:
     return drive_in_place(run_task(task, **arguments))
 
 
-def refusing(times: int) -> Any:
-    left = [times]
-
-    def guardrail(output):
-        left[0] -= 1
-        return (False, "too long") if left[0] >= 0 else (True, output.raw.upper())
-
-    return guardrail
-
-
 async def test_both_drivers_give_the_same() -> None:
     in_place, on_loop = (crews.task(crews.agent()) for _ in range(2))
     first = await asyncio.to_thread(run, in_place)
@@ -67,7 +57,7 @@ def test_an_output_of_a_model_class() -> None:
 
 def test_a_guardrail_is_asked_until_it_accepts() -> None:
     llm = ScriptedLLM(["long", "short"])
-    task = crews.task(crews.agent(llm=llm), guardrail=refusing(1), guardrail_max_retries=2)
+    task = crews.task(crews.agent(llm=llm), guardrail=crews.refusing(1), guardrail_max_retries=2)
     assert run(task).raw == "SHORT"
     assert len(llm.requests) == 2
     assert "too long" in llm.requests[1].text
@@ -75,14 +65,14 @@ def test_a_guardrail_is_asked_until_it_accepts() -> None:
 
 def test_a_guardrail_that_never_accepts() -> None:
     llm = ScriptedLLM("long")
-    task = crews.task(crews.agent(llm=llm), guardrail=refusing(9), guardrail_max_retries=2)
+    task = crews.task(crews.agent(llm=llm), guardrail=crews.refusing(9), guardrail_max_retries=2)
     with pytest.raises(Exception, match=r"after 2 retries\. Last error: too long"):
         run(task)
     assert len(llm.requests) == 3
 
 
 def test_several_guardrails_one_after_another() -> None:
-    task = crews.task(crews.agent("tea"), guardrails=[refusing(0), lambda output: (True, output.raw + "!")])
+    task = crews.task(crews.agent("tea"), guardrails=[crews.refusing(0), lambda output: (True, output.raw + "!")])
     assert run(task).raw == "TEA!"
 
 

@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 import gc
-import os
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-os.environ.update(CREWAI_DISABLE_TELEMETRY="true", OTEL_SDK_DISABLED="true", CREWAI_TRACING_ENABLED="false")
+from tests.quiet import OF_CREWAI, ignore
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # CrewAI's own imports warn
-    from crewai.events.event_bus import crewai_event_bus
+# isort: split
+from crewai.events.event_bus import crewai_event_bus
 
-    from fastcrew_async.config import configure, settings
-
-HERE = Path(__file__).parent
+from fastcrew_async.config import configure, settings
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker(pytest.mark.filterwarnings("ignore::UserWarning:crewai"))
-            item.add_marker(pytest.mark.filterwarnings("ignore::UserWarning:pydantic"))
-            item.add_marker(pytest.mark.filterwarnings("ignore::DeprecationWarning"))  # of CrewAI's own fields
+    ignore(items, Path(__file__).parent, *OF_CREWAI)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 import traceback
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,32 +12,15 @@ from types import SimpleNamespace
 import blockbuster.blockbuster
 import pytest
 
-os.environ.update(CREWAI_DISABLE_TELEMETRY="true", OTEL_SDK_DISABLED="true", CREWAI_TRACING_ENABLED="false")
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # CrewAI's own imports warn
-    import crewai  # noqa: F401
-
 import fastcrew_async
+from tests.quiet import ignore, storage
 
-HERE = Path(__file__).parent
+__all__ = ["storage"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker(pytest.mark.filterwarnings("ignore::UserWarning"))  # of CrewAI's models and its MCP client
-            item.add_marker(pytest.mark.filterwarnings("ignore::DeprecationWarning"))  # of CrewAI's own fields
-
-
-@pytest.fixture(autouse=True)
-def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """One folder a test, known before the loop runs."""
-    monkeypatch.setenv("CREWAI_STORAGE_DIR", str(tmp_path))
-    before = fastcrew_async.settings().storage_path
-    fastcrew_async.configure(storage_path=tmp_path / "fastcrew_async.db")
-    yield
-    fastcrew_async.configure(storage_path=before)
+    # of CrewAI's models and its MCP client; of CrewAI's own fields
+    ignore(items, Path(__file__).parent, "ignore::UserWarning", "ignore::DeprecationWarning")
 
 
 @pytest.fixture(autouse=True)

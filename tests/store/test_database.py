@@ -246,6 +246,18 @@ def test_the_blocking_twins(backend, tmp_path):
     assert os.listdir(tmp_path) == ["a.db"]
 
 
+def test_closing_leaves_no_file_beside_the_database(backend, tmp_path):
+    """Whichever of its connections closes last removes the write-ahead log: two that close at once do not."""
+    for round_ in range(200):
+        folder = tmp_path / str(round_)
+        folder.mkdir()
+        db = Database(folder / "a.db")
+        db.execute_sync("CREATE TABLE t (a)")
+        assert db.fetch_all_sync("SELECT a FROM t") == []
+        db.close_sync()
+        assert os.listdir(folder) == ["a.db"]
+
+
 @pytest.mark.parametrize("path", ["", ":memory:", "file:x?mode=memory"])
 def test_a_database_is_a_file(path):
     with pytest.raises(DatabaseOpenError, match="not the path of a file"):
