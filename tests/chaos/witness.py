@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from crewai.events.base_events import BaseEvent
+from crewai.events.base_events import BaseEvent, _last_emitted
 from crewai.events.event_bus import crewai_event_bus
 from crewai.events.event_context import SCOPE_ENDING_EVENTS, SCOPE_STARTING_EVENTS, _event_id_stack
 
@@ -40,6 +40,7 @@ class Witness:
     async def watch(self, run: str, kickoff: Any) -> Any:
         """Await `kickoff` about `run`; note the scopes and the context variables that it leaves in this task."""
         current_run.set(run)
+        _last_emitted.set(-1)  # the numbers start anew in each run: one that began where it ends would seem untouched
         before = dict(contextvars.copy_context().items())
         try:
             return await kickoff(inputs={"topic": run})

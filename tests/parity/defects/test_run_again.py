@@ -65,9 +65,11 @@ def test_a_checkpointed_crew_runs_again(way: Way, tmp_path: Any) -> None:
 
 # 7
 async def _together(kickoff: Kickoff) -> list[Any]:
-    _, crew = slow_crew(0.3)
-    kickoffs = (kickoff(crew, {"topic": topic}) for topic in ("a", "b"))
-    return [getattr(result, "raw", result) for result in await asyncio.gather(*kickoffs, return_exceptions=True)]
+    model, crew = slow_crew(1)
+    first = asyncio.ensure_future(kickoff(crew, {"topic": "a"}))
+    await model.entered()
+    second = kickoff(crew, {"topic": "b"})
+    return [getattr(result, "raw", result) for result in await asyncio.gather(first, second, return_exceptions=True)]
 
 
 def _one_agent_two_tasks_beside() -> Crew:
