@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextvars import ContextVar, copy_context
 from functools import partial
 from itertools import count
@@ -42,7 +42,7 @@ class WorkerPool:
         self.runtime = runtime.get()
         self._queue = WorkQueue(self.runtime, self.max_workers)
 
-    async def run(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    def run(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
         """Run ``call(*args, **kwargs)`` in a worker, with a copy of the context, and return what it returns.
 
         Cancelled while the call waits, it never runs; cancelled while it runs, its result is dropped and the call
@@ -52,11 +52,17 @@ class WorkerPool:
             RuntimeClosedError: the pool or the runtime is closed.
             BaseException: whatever the call raised.
         """
+        return self.run_in("", partial(call, *args, **kwargs) if args or kwargs else call)
+
+    async def run_in(self, group: str, call: Callable[[], T]) -> T:
+        """``run(call)`` as one of a group, a tool for example: the group with the fewest running calls is served next,
+        and none may hold more than three quarters of the workers, so that a slow one cannot keep the others waiting.
+        """
         context = copy_context()
         nested = _in_worker.get()
         if not nested:
             context.run(_in_worker.set, True)
-        answer, grow = self._queue.put(partial(context.run, call, *args, **kwargs), nested)
+        answer, grow = self._queue.put(partial(context.run, call), nested, group)
         if grow:
             self._start_worker(answer)
         return await answer

@@ -3,12 +3,16 @@
 Jobs and workers are counted under one lock, so a job is never left without a worker that will come for it. Jobs put by
 a job ("nested") go first and may exceed the limit of workers: the job that waits for them holds a worker meanwhile, and
 would hold it for ever otherwise.
+
+Jobs belong to groups (a tool each). The next job is one of the group with the fewest running, and a named group never
+has more running than its share of the workers, so that a slow tool leaves room for the others.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from itertools import count
 from typing import TypeVar, cast
 
 from fastcrew_async._fallback.bridge import Awaitable, Operation
@@ -16,13 +20,18 @@ from fastcrew_async._fallback.runtime import Runtime
 from fastcrew_async.errors import RuntimeClosedError
 
 T = TypeVar("T")
+_tickets = count()
 
 
 class Job:
     """One call on its way to a worker and back."""
 
-    def __init__(self, queue: WorkQueue, call: Callable[[], object], operation: Operation[object]) -> None:
+    def __init__(
+        self, queue: WorkQueue, call: Callable[[], object], operation: Operation[object], group: str | None
+    ) -> None:
         self._queue = queue
+        self._group = group  # None for a nested one
+        self._ticket = next(_tickets)
         self._call: Callable[[], object] | None = call
         self._operation: Operation[object] | None = operation
 
@@ -53,7 +62,7 @@ class Job:
     def _finish(self, value: object, error: BaseException | None) -> None:
         operation, self._operation = self._operation, None
         if operation is not None:
-            self._queue._finished()
+            self._queue._finished(self)
             operation.complete(value, error)
 
 
@@ -70,27 +79,29 @@ class WorkQueue:
         self._runtime = runtime
         self._max_workers = max_workers
         # Dictionaries as ordered sets: the oldest first, any one removed at once.
-        self._jobs: dict[Job, None] = {}
+        self._groups: dict[str, _Group] = {}
         self._nested: dict[Job, None] = {}
+        self._share = max(1, max_workers - -(-max_workers // 4))  # three quarters: what one group may hold
         self._workers = self._running = self._done = self._abandoned = 0
         self._closed = False
         self._changed = threading.Condition()
 
-    def put(self, call: Callable[[], T], nested: bool = False) -> tuple[Awaitable[T], bool]:
+    def put(self, call: Callable[[], T], nested: bool = False, group: str = "") -> tuple[Awaitable[T], bool]:
         """Queue ``call`` for a worker and give its awaitable, which belongs to the running loop. The second value says
-        that the caller must start one more worker now."""
+        that the caller must start one more worker now. ``group`` is the tool that the call belongs to."""
         operation: Operation[object] = Operation(self._runtime)
-        job = Job(self, call, operation)
+        job = Job(self, call, operation, None if nested else group)
         with self._changed:
             if self._closed:
                 self._runtime.leave(operation)
                 raise RuntimeClosedError("the work queue is closed")
-            (self._nested if nested else self._jobs)[job] = None
+            (self._nested if nested else self._groups.setdefault(group, _Group()).jobs)[job] = None
             available = self._workers - self._running
             if nested:
                 grow = len(self._nested) > available
             else:
-                grow = self._workers < self._max_workers and len(self._jobs) + len(self._nested) > available
+                runnable = sum(self._runnable(name) for name in self._groups) + len(self._nested)
+                grow = self._workers < self._max_workers and runnable > available
             self._workers += grow
             self._changed.notify()
 
@@ -117,11 +128,9 @@ class WorkQueue:
 
                 self._changed.wait_for(come, timeout)
                 job = found[0] if found else None
-            if job is not None:
-                self._running += 1
-            else:
+            if job is None:
                 self._workers -= 1
-                if self._jobs:
+                if self._waiting():
                     # It may have been the one too many that kept a waiting worker from the next job.
                     self._changed.notify()
             return job
@@ -136,9 +145,10 @@ class WorkQueue:
         self._runtime.check_process("work queue")
         with self._changed:
             self._closed = True
-            waiting = [*self._nested, *self._jobs]
+            waiting = [*self._nested, *(job for group in self._groups.values() for job in group.jobs)]
             self._nested.clear()
-            self._jobs.clear()
+            for group in self._groups.values():
+                group.jobs.clear()
             self._changed.notify_all()
         for job in waiting:
             operation, job._operation = job._operation, None
@@ -152,28 +162,63 @@ class WorkQueue:
             return {
                 "workers": self._workers,
                 "running": self._running,
-                "waiting": len(self._jobs) + len(self._nested),
+                "waiting": self._waiting(),
                 "done": self._done,
                 "abandoned": self._abandoned,
             }
 
+    def _runnable(self, name: str) -> int:
+        """How many jobs of a group could run at once if there were workers."""
+        group = self._groups[name]
+        return min(len(group.jobs), self._share - group.running) if name else len(group.jobs)
+
+    def _waiting(self) -> int:
+        return sum(len(group.jobs) for group in self._groups.values()) + len(self._nested)
+
     def _next(self) -> Job | None:
-        jobs = self._nested or (self._jobs if self._workers <= self._max_workers else None)
-        if not jobs:
+        """The next job, which counts as running."""
+        if self._nested:
+            job = next(iter(self._nested))
+            del self._nested[job]
+        elif self._workers > self._max_workers:
             return None
-        job = next(iter(jobs))
-        del jobs[job]
+        else:
+            ready = [group for name, group in self._groups.items() if self._runnable(name) > 0]
+            if not ready:
+                return None
+            group = min(ready, key=lambda group: (group.running, next(iter(group.jobs))._ticket))
+            job = next(iter(group.jobs))
+            del group.jobs[job]
+            group.running += 1
+        self._running += 1
         return job
 
     def _abandon(self, job: Job) -> None:
         with self._changed:
-            if job in self._jobs or job in self._nested:
-                self._jobs.pop(job, None)
-                self._nested.pop(job, None)
+            group = self._groups.get(job._group or "")
+            jobs = self._nested if job._group is None else group.jobs if group else {}
+            if job in jobs:
+                del jobs[job]
+                self._tidy(job._group)
             else:
                 self._abandoned += 1
 
-    def _finished(self) -> None:
+    def _finished(self, job: Job) -> None:
         with self._changed:
             self._running -= 1
             self._done += 1
+            if job._group is not None:
+                self._groups[job._group].running -= 1
+                self._tidy(job._group)
+
+    def _tidy(self, name: str | None) -> None:
+        if name is not None and not self._groups[name].jobs and not self._groups[name].running:
+            del self._groups[name]
+
+
+class _Group:
+    """The jobs of one tool: a dictionary as an ordered set, the oldest first."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[Job, None] = {}
+        self.running = 0

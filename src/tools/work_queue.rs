@@ -3,6 +3,9 @@
 //! Workers wait in `take` with the GIL released. Jobs and workers are counted under one lock, so a job is never left
 //! without a worker that will come for it. Jobs put by a job ("nested") go first and may exceed the limit of workers:
 //! the job that waits for them holds a worker meanwhile, and would hold it for ever otherwise.
+//!
+//! Jobs belong to groups (a tool each). The next job is one of the group with the fewest running, and a named group never
+//! has more running than its share of the workers, so that a slow tool leaves room for the others.
 
 use crate::bridge::awaitable::{Abort, Awaitable, Begun};
 use crate::bridge::event_loop::LoopBridge;
@@ -17,9 +20,16 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 #[derive(Default)]
-struct State {
+struct Group {
     /// Waiting jobs, the oldest first.
     jobs: BTreeMap<u64, Py<Job>>,
+    running: usize,
+}
+
+#[derive(Default)]
+struct State {
+    /// Those with jobs; "" is of the jobs that belong to no tool, and is without a share.
+    groups: BTreeMap<Arc<str>, Group>,
     nested: BTreeMap<u64, Py<Job>>,
     tickets: u64,
     workers: usize,
@@ -29,27 +39,93 @@ struct State {
     closed: bool,
 }
 
+/// How many workers one group may hold: three quarters, and one at least.
+fn share(max_workers: usize) -> usize {
+    (max_workers - max_workers.div_ceil(4)).max(1)
+}
+
 impl State {
+    /// How many jobs of a group could run at once if there were workers.
+    fn runnable(name: &str, group: &Group, max_workers: usize) -> usize {
+        let waiting = group.jobs.len();
+        if name.is_empty() {
+            waiting
+        } else {
+            waiting.min(share(max_workers).saturating_sub(group.running))
+        }
+    }
+
     /// Counts a worker more if the jobs that wait need one; the caller then starts it.
     fn grow(&mut self, max_workers: usize, nested: bool) -> bool {
         let available = self.workers - self.running;
         let wanted = if nested {
             self.nested.len() > available
+        } else if self.workers < max_workers {
+            let runnable: usize = self
+                .groups
+                .iter()
+                .map(|(name, group)| Self::runnable(name, group, max_workers))
+                .sum();
+            runnable + self.nested.len() > available
         } else {
-            self.workers < max_workers && self.jobs.len() + self.nested.len() > available
+            false
         };
         self.workers += usize::from(wanted);
         wanted
     }
 
+    /// The next job, which counts as running.
     fn next(&mut self, max_workers: usize) -> Option<Py<Job>> {
         if let Some((_, job)) = self.nested.pop_first() {
+            self.running += 1;
             return Some(job);
         }
         if self.workers > max_workers {
             return None;
         }
-        self.jobs.pop_first().map(|(_, job)| job)
+        let (_, group) = self
+            .groups
+            .iter_mut()
+            .filter(|(name, group)| Self::runnable(name, group, max_workers) > 0)
+            .min_by_key(|(_, group)| (group.running, group.jobs.keys().next().copied()))?;
+        let (_, job) = group.jobs.pop_first()?;
+        group.running += 1;
+        self.running += 1;
+        Some(job)
+    }
+
+    fn waiting(&self) -> usize {
+        let jobs: usize = self.groups.values().map(|group| group.jobs.len()).sum();
+        jobs + self.nested.len()
+    }
+
+    /// Takes a waiting job out.
+    fn remove(&mut self, job: &Job) -> Option<Py<Job>> {
+        let Some(name) = &job.group else {
+            return self.nested.remove(&job.ticket);
+        };
+        let group = self.groups.get_mut(name)?;
+        let removed = group.jobs.remove(&job.ticket);
+        self.tidy(name);
+        removed
+    }
+
+    fn finish(&mut self, job: &Job) {
+        self.running -= 1;
+        self.done += 1;
+        if let Some(name) = &job.group {
+            if let Some(group) = self.groups.get_mut(name) {
+                group.running -= 1;
+            }
+            self.tidy(name);
+        }
+    }
+
+    fn tidy(&mut self, name: &str) {
+        let empty = |group: &Group| group.running == 0 && group.jobs.is_empty();
+        if self.groups.get(name).is_some_and(empty) {
+            self.groups.remove(name);
+        }
     }
 }
 
@@ -70,6 +146,8 @@ impl Shared {
 pub struct Job {
     shared: Arc<Shared>,
     ticket: u64,
+    /// None for a nested one.
+    group: Option<Arc<str>>,
     call: Mutex<Option<Py<PyAny>>>,
     reply: Mutex<Option<Reply>>,
 }
@@ -88,10 +166,7 @@ impl Job {
         }
         let removed = {
             let mut state = self.shared.lock();
-            let removed = state
-                .jobs
-                .remove(&self.ticket)
-                .or_else(|| state.nested.remove(&self.ticket));
+            let removed = state.remove(self);
             state.abandoned += u64::from(removed.is_none());
             removed
         };
@@ -121,11 +196,7 @@ impl Job {
 
     fn finish(&self, answer: PyResult<Py<PyAny>>) {
         if let Some(reply) = self.take_reply() {
-            {
-                let mut state = self.shared.lock();
-                state.running -= 1;
-                state.done += 1;
-            }
+            self.shared.lock().finish(self);
             reply.bridge.get().hold(reply.id, answer);
             reply.completer.complete_held();
         }
@@ -195,9 +266,15 @@ impl WorkQueue {
     }
 
     /// Queues `call` for a worker and gives its awaitable, which belongs to the running loop. The second value says that
-    /// the caller must start one more worker now.
-    #[pyo3(signature = (call, nested=false))]
-    fn put(&self, py: Python<'_>, call: Py<PyAny>, nested: bool) -> PyResult<(Awaitable, bool)> {
+    /// the caller must start one more worker now. `group` is the tool that the call belongs to.
+    #[pyo3(signature = (call, nested=false, group=""))]
+    fn put(
+        &self,
+        py: Python<'_>,
+        call: Py<PyAny>,
+        nested: bool,
+        group: &str,
+    ) -> PyResult<(Awaitable, bool)> {
         let runtime = self.runtime.get();
         let permit = runtime.core().enter()?;
         let bridge = runtime.bridge(py)?.unbind();
@@ -212,9 +289,11 @@ impl WorkQueue {
             id,
             completer,
         };
+        let group: Option<Arc<str>> = (!nested).then(|| group.into());
         let job = Job {
             shared: self.shared.clone(),
             ticket,
+            group: group.clone(),
             call: Mutex::new(Some(call)),
             reply: Mutex::new(Some(reply)),
         };
@@ -225,10 +304,9 @@ impl WorkQueue {
             if state.closed {
                 return Err(Error::RuntimeClosed.into());
             }
-            let jobs = if nested {
-                &mut state.nested
-            } else {
-                &mut state.jobs
+            let jobs = match group {
+                Some(name) => &mut state.groups.entry(name).or_default().jobs,
+                None => &mut state.nested,
             };
             jobs.insert(ticket, job);
             state.grow(self.max_workers, nested)
@@ -262,14 +340,11 @@ impl WorkQueue {
                     job = state.next(self.max_workers);
                 }
             }
-            match job {
-                Some(_) => state.running += 1,
-                None => {
-                    state.workers -= 1;
-                    // It may have been the one too many that kept a waiting worker from the next job.
-                    if !state.jobs.is_empty() {
-                        shared.changed.notify_one();
-                    }
+            if job.is_none() {
+                state.workers -= 1;
+                // It may have been the one too many that kept a waiting worker from the next job.
+                if state.waiting() > 0 {
+                    shared.changed.notify_one();
                 }
             }
             job
@@ -287,13 +362,15 @@ impl WorkQueue {
         let waiting = {
             let mut state = self.shared.lock();
             state.closed = true;
-            (
-                std::mem::take(&mut state.jobs),
-                std::mem::take(&mut state.nested),
-            )
+            let mut waiting: Vec<Py<Job>> =
+                std::mem::take(&mut state.nested).into_values().collect();
+            for group in state.groups.values_mut() {
+                waiting.extend(std::mem::take(&mut group.jobs).into_values());
+            }
+            waiting
         };
         self.shared.changed.notify_all();
-        for job in waiting.0.values().chain(waiting.1.values()) {
+        for job in &waiting {
             // Its completer says, when dropped, that the runtime is closed.
             drop(job.get().take_reply());
         }
@@ -307,7 +384,7 @@ impl WorkQueue {
         Ok(BTreeMap::from([
             ("workers", state.workers as u64),
             ("running", state.running as u64),
-            ("waiting", (state.jobs.len() + state.nested.len()) as u64),
+            ("waiting", state.waiting() as u64),
             ("done", state.done),
             ("abandoned", state.abandoned),
         ]))
@@ -315,7 +392,8 @@ impl WorkQueue {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         if let Ok(state) = self.shared.state.try_lock() {
-            for job in state.jobs.values().chain(state.nested.values()) {
+            let groups = state.groups.values().flat_map(|group| group.jobs.values());
+            for job in groups.chain(state.nested.values()) {
                 visit.call(job)?;
             }
         }

@@ -310,3 +310,64 @@ async def test_one_pool_serves_the_process(backend):
     runtime.close(0)
     assert workers.pool() is not first
     assert await run(workers.pool().run(int, 6)) == 6
+
+
+async def test_a_slow_tool_leaves_room_for_the_others(make, until):
+    pool = make(8)
+    release = threading.Event()
+    slow = [asyncio.create_task(pool.run_in("slow", lambda: release.wait(20))) for _ in range(40)]
+    await until(lambda: pool.stats()["running"] == 6)
+    await asyncio.sleep(0.02)
+    assert pool.stats() == {"workers": 6, "running": 6, "waiting": 34, "done": 0, "abandoned": 0}
+    for number in range(20):
+        assert await run(pool.run_in("quick", lambda number=number: number)) == number
+        assert await run(pool.run(int, number)) == number
+    release.set()
+    assert await run(asyncio.gather(*slow)) == [True] * 40
+    await until(lambda: pool.stats()["running"] == 0)
+
+
+async def test_the_group_with_the_fewest_running_is_served_next(make, until):
+    pool = make(4)
+    held, free, begun = threading.Event(), threading.Event(), []
+
+    def call(name):
+        begun.append(name)
+        (held if name == "held" else free).wait(20)
+
+    tasks = [asyncio.create_task(pool.run(call, "held")) for _ in range(4)]
+    await until(lambda: pool.stats()["running"] == 4)
+    tasks += [asyncio.create_task(pool.run_in("a", lambda: call("a"))) for _ in range(20)]
+    await until(lambda: pool.stats()["waiting"] == 20)
+    tasks.append(asyncio.create_task(pool.run_in("b", lambda: call("b"))))
+    await until(lambda: pool.stats()["waiting"] == 21)
+    held.set()
+    await until(lambda: pool.stats()["running"] == 4 and len(begun) == 8)
+    assert sorted(begun[4:]) == ["a", "a", "a", "b"]
+    free.set()
+    await run(asyncio.gather(*tasks))
+
+
+async def test_a_pool_of_one_serves_every_group(make):
+    pool = make(1)
+    assert await run(asyncio.gather(*(pool.run_in(f"tool {n % 3}", lambda n=n: n) for n in range(30)))) == list(
+        range(30)
+    )
+
+
+async def test_a_waiting_job_of_a_group_can_be_cancelled(make, until):
+    pool = make(4)
+    release = threading.Event()
+    slow = [asyncio.create_task(pool.run_in("slow", lambda: release.wait(20))) for _ in range(5)]
+    await until(lambda: pool.stats()["running"] == 3 and pool.stats()["waiting"] == 2)
+    slow[4].cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await slow[4]
+    assert pool.stats()["waiting"] == 1
+    slow[0].cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await slow[0]
+    assert pool.stats()["abandoned"] == 1
+    release.set()
+    assert await run(asyncio.gather(*slow[1:4])) == [True] * 3
+    await until(lambda: pool.stats()["running"] == 0)
