@@ -10,6 +10,7 @@ from fastcrew_async.install.apply import Target, install, status, uninstall
 if TYPE_CHECKING:
     from fastcrew_async.config import Settings, configure, settings
     from fastcrew_async.crew import AsyncCrew
+    from fastcrew_async.retry import Retry
     from fastcrew_async.run import Run
     from fastcrew_async.store import Database, WriteResult
 
@@ -19,6 +20,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "AsyncCrew": "fastcrew_async.crew",
     "Database": "fastcrew_async.store",
+    "Retry": "fastcrew_async.retry",
     "Run": "fastcrew_async.run",
     "Settings": "fastcrew_async.config",
     "WriteResult": "fastcrew_async.store",
@@ -29,6 +31,7 @@ _HOMES = {
 __all__ = [
     "AsyncCrew",
     "Database",
+    "Retry",
     "Run",
     "Settings",
     "Target",

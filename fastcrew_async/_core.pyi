@@ -6,7 +6,7 @@ from typing import Any, Generic, TypeAlias, TypeVar, final
 _T = TypeVar("_T")
 _Scalar = TypeVar("_Scalar", None, bool, int, float, str, bytes)
 
-__all__ = ["Awaitable", "Job", "Runtime", "Store", "TaskGraph", "WorkQueue", "__version__"]
+__all__ = ["Awaitable", "Job", "Retries", "Runtime", "Store", "TaskGraph", "WorkQueue", "__version__"]
 
 __version__: str
 
@@ -38,6 +38,13 @@ class Runtime:
     def echo(self, value: _Scalar) -> Awaitable[_Scalar]: ...
     def ready(self, value: _Scalar) -> Awaitable[_Scalar]: ...
     def close(self, timeout: float = 5.0) -> bool: ...
+
+@final
+class Retries:
+    def __new__(cls, attempts: int, backoff: float, longest: float, budget: int) -> Retries: ...
+    @property
+    def left(self) -> int: ...
+    def failed(self, failures: int, chance: float) -> float | None: ...
 
 @final
 class TaskGraph:

@@ -14,6 +14,7 @@ from fastcrew_async.engine import kickoff as engine
 from fastcrew_async.engine.drivers import Stop
 from fastcrew_async.engine.graph import graph_of
 from fastcrew_async.engine.run import Order
+from fastcrew_async.retry import Retry
 from fastcrew_async.run import Run
 
 if TYPE_CHECKING:
@@ -37,20 +38,25 @@ class AsyncCrew:
             that do not need each other run at the same time, also two of one agent, and a task without an explicit
             context gets none. A conditional task waits for the one listed before it. The outputs are in the listed
             order in both.
+        retry: tries tasks again that failed by an error that may pass; by default the first error ends the run, as in
+            CrewAI.
 
     Raises:
-        TypeError: `crew` is not a ``crewai.Crew``.
+        TypeError: `crew` is not a ``crewai.Crew``, or `retry` not a ``fastcrew_async.Retry``.
         ValueError: there is no such `order`.
     """
 
-    def __init__(self, crew: Crew, *, order: Order = "listed") -> None:
+    def __init__(self, crew: Crew, *, order: Order = "listed", retry: Retry | None = None) -> None:
         if not isinstance(crew, Crew):
             hint = "; pass an instance, not the class" if crew is Crew else ""
             raise TypeError(f"AsyncCrew needs a crewai.Crew, got {crew!r}{hint}")
         if order not in get_args(Order):
             raise ValueError(f"order={order!r} is unknown; use 'listed' or 'graph'")
+        if retry is not None and not isinstance(retry, Retry):
+            raise TypeError(f"retry={retry!r} must be a fastcrew_async.Retry, or None for no retries")
         self._crew = crew
         self._order: Order = order
+        self._retry = retry
         engine.prepare_process()
 
     @property
@@ -122,7 +128,7 @@ class AsyncCrew:
             raise TypeError(f"priority={priority!r} must be a whole number; a higher one goes first")
         if self._order == "graph":
             graph_of(self._crew.tasks)
-        return engine.Terms(self._order, timeout, priority)
+        return engine.Terms(self._order, timeout, priority, self._retry)
 
     async def kickoff_for_each(
         self,

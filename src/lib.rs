@@ -19,7 +19,7 @@ mod _core {
     #[pymodule_export]
     use crate::runtime::Runtime;
     #[pymodule_export]
-    use crate::scheduler::python::TaskGraph;
+    use crate::scheduler::python::{Retries, TaskGraph};
     #[pymodule_export]
     use crate::store::PyStore;
     #[pymodule_export]

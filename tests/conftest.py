@@ -19,6 +19,7 @@ _TWINS = {
     "Runtime": "fastcrew_async._fallback.runtime",
     "Store": "fastcrew_async._fallback.store",
     "Job": "fastcrew_async._fallback.work_queue",
+    "Retries": "fastcrew_async._fallback.retries",
     "TaskGraph": "fastcrew_async._fallback.task_graph",
     "WorkQueue": "fastcrew_async._fallback.work_queue",
 }

@@ -27,6 +27,7 @@ from fastcrew_async.engine.drivers import Work, drive, drive_in_place
 from fastcrew_async.engine.effects import Blocking
 from fastcrew_async.engine.run import Order, run_crew
 from fastcrew_async.errors import RunTimeoutError
+from fastcrew_async.retry import Retry
 
 Inputs = Mapping[str, Any] | None
 
@@ -43,6 +44,7 @@ class Terms:
     order: Order = "listed"
     timeout: float | None = None
     priority: int = 0
+    retry: Retry | None = None
 
 
 async def kickoff(
@@ -57,10 +59,8 @@ async def kickoff(
     if restored is not None:
         return await kickoff(cast(Crew, restored), inputs, input_files, terms=terms)
     if crew.stream:
-        return _stream_async(
-            crew, lambda taken: _on_terms(taken, run_crew(taken, inputs, input_files, terms.order), terms)
-        )
-    return await _on_terms(crew, _run(crew, inputs, input_files, terms.order), terms)
+        return _stream_async(crew, lambda taken: _on_terms(taken, _work(taken, inputs, input_files, terms), terms))
+    return await _on_terms(crew, _run(crew, inputs, input_files, terms), terms)
 
 
 async def restored_from(crew: Crew, from_checkpoint: Any) -> Any:
@@ -126,9 +126,13 @@ def kickoff_in_place(crew: Crew, inputs: Inputs, input_files: Any = None) -> Cre
     return drive_in_place(_run(crew, inputs, input_files))
 
 
-async def _run(crew: Crew, inputs: Inputs, input_files: Any, order: Order = "listed") -> CrewOutput:
+async def _run(crew: Crew, inputs: Inputs, input_files: Any, terms: Terms = Terms()) -> CrewOutput:
     with collector.BUSY, exclusive(crew) as taken:
-        return await run_crew(taken, inputs, input_files, order)
+        return await _work(taken, inputs, input_files, terms)
+
+
+def _work(crew: Crew, inputs: Inputs, input_files: Any, terms: Terms) -> Work[CrewOutput]:
+    return run_crew(crew, inputs, input_files, terms.order, terms.retry)
 
 
 def _stream(crew: Crew, run: Callable[[Crew], Any]) -> CrewStreamingOutput:

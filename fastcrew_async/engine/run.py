@@ -47,10 +47,12 @@ from fastcrew_async.engine.graph import run_graph
 from fastcrew_async.engine.outputs import outputs_of
 from fastcrew_async.engine.planning import plan
 from fastcrew_async.engine.resumed import resumed
+from fastcrew_async.engine.retrying import RunTask, tried_again
 from fastcrew_async.engine.seams import OURS, Pair, replaced
 from fastcrew_async.engine.seams import theirs as call_theirs
 from fastcrew_async.engine.task import run_task
 from fastcrew_async.engine.texts import interpolate, key_of_crew
+from fastcrew_async.retry import Retry
 
 _SEQUENTIAL = Pair.of(Crew, "_run_sequential_process", "_arun_sequential_process")
 _HIERARCHICAL = Pair.of(Crew, "_run_hierarchical_process", "_arun_hierarchical_process")
@@ -65,9 +67,13 @@ Order = Literal["listed", "graph"]
 
 
 async def run_crew(
-    crew: Crew, inputs: Mapping[str, Any] | None, input_files: Any, order: Order = "listed"
+    crew: Crew,
+    inputs: Mapping[str, Any] | None,
+    input_files: Any,
+    order: Order = "listed",
+    retry: Retry | None = None,
 ) -> CrewOutput:
-    """Run `crew`, which nothing else is running.
+    """Run `crew`, which nothing else is running; tasks that fail are tried again as `retry` says.
 
     Raises:
         TypeError: `inputs` is not a mapping.
@@ -96,10 +102,11 @@ async def run_crew(
         theirs = result is not OURS
         if not theirs:
             start = own._get_execution_start_index(own.tasks) if resuming else None
+            run = tried_again(retry)
             if order == "graph" and start is None:
-                result = await _run_graph(own, own.tasks)
+                result = await _run_graph(own, own.tasks, run)
             else:  # a restored run goes on as it was listed
-                result = await _run_tasks(own, own.tasks, start)
+                result = await _run_tasks(own, own.tasks, start, run=run)
         completed = True
         for callback in own.after_kickoff_callbacks:
             result = await CallUser(callback, result)
@@ -215,7 +222,9 @@ async def _set_up_agents(crew: Any) -> None:
             agent.create_agent_executor()
 
 
-async def _run_tasks(crew: Any, tasks: list[Task], start: int | None, replayed: bool = False) -> CrewOutput:
+async def _run_tasks(
+    crew: Any, tasks: list[Task], start: int | None, replayed: bool = False, run: RunTask = run_task
+) -> CrewOutput:
     """The tasks in their listed order; those with ``async_execution`` run beside the following ones.
 
     Source: ``Crew._execute_tasks``. When a task fails, the pending ones are cancelled before the error goes on; CrewAI
@@ -241,11 +250,11 @@ async def _run_tasks(crew: Any, tasks: list[Task], start: int | None, replayed: 
                     continue
             if task.async_execution:
                 context = crew._get_context(task, [last_sync] if last_sync else [])
-                pending.append((task, await _start(task, agent, context, tools, branches), index))
+                pending.append((task, await _start(run, task, agent, context, tools, branches), index))
                 continue
             outputs.extend(await _gather(crew, pending, replayed))
             context = crew._get_context(task, outputs)
-            output = await run_task(task, agent, context, tools)
+            output = await run(task, agent, context, tools)
             outputs.append(output)
             crew._process_task_result(task, output)
             await _store(crew, task, output, index, replayed)
@@ -256,7 +265,7 @@ async def _run_tasks(crew: Any, tasks: list[Task], start: int | None, replayed: 
     return await _crew_output(crew, outputs)
 
 
-async def _run_graph(crew: Any, tasks: list[Task]) -> CrewOutput:
+async def _run_graph(crew: Any, tasks: list[Task], run: RunTask) -> CrewOutput:
     """Each task as soon as its explicit context is there; without one it is independent and has none."""
 
     async def begin(index: int, previous: TaskOutput | None, branches: list[Any]) -> Any:
@@ -266,7 +275,7 @@ async def _run_graph(crew: Any, tasks: list[Task]) -> CrewOutput:
             skipped = await _skipped(crew, task, [previous] if previous else [], index, False)
             if skipped is not None:
                 return skipped
-        return await _start(task, agent, crew._get_context(task, []), tools, branches)
+        return await _start(run, task, agent, crew._get_context(task, []), tools, branches)
 
     async def end(index: int, output: TaskOutput) -> None:
         crew._process_task_result(tasks[index], output)
@@ -275,13 +284,13 @@ async def _run_graph(crew: Any, tasks: list[Task]) -> CrewOutput:
     return await _crew_output(crew, await run_graph(tasks, begin, end))
 
 
-async def _start(task: Task, agent: BaseAgent, context: Any, tools: Any, branches: list[Any]) -> Any:
+async def _start(run: RunTask, task: Task, agent: BaseAgent, context: Any, tools: Any, branches: list[Any]) -> Any:
     """The task beside the following ones; a handle for ``Join``."""
     if not replaced(task, "execute_async", _STOCK_EXECUTE_ASYNC):
-        return await Spawn(run_task(task, agent, context, tools), branches)
+        return await Spawn(run(task, agent, context, tools), branches)
     return await Either(
         lambda: task.execute_async(agent=agent, context=context, tools=tools),
-        lambda: Spawn(run_task(task, agent, context, tools), branches).aperform(),
+        lambda: Spawn(run(task, agent, context, tools), branches).aperform(),
     )
 
 

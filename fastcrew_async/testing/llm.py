@@ -13,12 +13,20 @@ from pydantic import PrivateAttr
 from fastcrew_async.testing.script import Prompter, Reply, Request, Script
 
 
+class RefusedError(RuntimeError):
+    """The script refuses; `status_code` is the HTTP status, where the SDKs of model providers have it."""
+
+    def __init__(self, message: str, status_code: int) -> None:
+        super().__init__(message)
+        self.status_code = status_code
+
+
 class ScriptedLLM(BaseLLM):
     """Answers from ``script`` after ``latency`` seconds, and emits the events of a real model.
 
     With ``native=True`` tool calls use the function-calling form, otherwise CrewAI's text form (ReAct); the script is
     the same. ``requests`` keeps all it was asked; copies of the model share it. A reply with a ``status`` of 400 and up
-    raises ``RuntimeError``.
+    raises ``RefusedError``.
     """
 
     counts_tokens_locally: ClassVar[bool] = True
@@ -97,7 +105,7 @@ class ScriptedLLM(BaseLLM):
         if reply.status >= 400:
             message = f"the scripted model refused with status {reply.status}: {reply.content}"
             self._emit_call_failed_event(error=message, from_task=task, from_agent=agent)
-            raise RuntimeError(message)
+            raise RefusedError(message, reply.status)
         self._track_token_usage_internal(reply.usage)
         kind = LLMCallType.TOOL_CALL if self.native and reply.tool_calls else LLMCallType.LLM_CALL
         answer: Any

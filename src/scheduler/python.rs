@@ -1,6 +1,7 @@
-//! The graph as Python sees it.
+//! The graph and the retries as Python sees them.
 
 use super::graph::{Graph, GraphError};
+use super::retries;
 use crate::error::Error;
 use pyo3::prelude::*;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -51,5 +52,28 @@ impl TaskGraph {
     /// A running task has failed; gives the tasks that will never start.
     fn fail(&self, task: usize) -> PyResult<Vec<usize>> {
         Ok(self.lock().fail(task).map_err(Error::from)?)
+    }
+}
+
+/// The retries of a run.
+#[pyclass(frozen, module = "fastcrew_async._core")]
+pub struct Retries(retries::Retries);
+
+#[pymethods]
+impl Retries {
+    #[new]
+    fn new(attempts: u32, backoff: f64, longest: f64, budget: u32) -> Self {
+        Self(retries::Retries::new(attempts, backoff, longest, budget))
+    }
+
+    /// Retries that the run still has.
+    #[getter]
+    fn left(&self) -> u32 {
+        self.0.left()
+    }
+
+    /// Seconds until the next attempt of a task that has failed ``failures`` times; None when that was the last.
+    fn failed(&self, failures: u32, chance: f64) -> Option<f64> {
+        self.0.failed(failures, chance)
     }
 }
