@@ -1,12 +1,23 @@
 from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 from os import PathLike
 from types import TracebackType
-from typing import Any, Generic, TypeAlias, TypeVar, final
+from typing import Any, Generic, Literal, TypeAlias, TypeVar, final
 
 _T = TypeVar("_T")
 _Scalar = TypeVar("_Scalar", None, bool, int, float, str, bytes)
 
-__all__ = ["Awaitable", "Job", "Retries", "Runtime", "Store", "TaskGraph", "WorkQueue", "__version__"]
+__all__ = [
+    "Awaitable",
+    "Job",
+    "ResultCache",
+    "Retries",
+    "Runtime",
+    "Store",
+    "TaskGraph",
+    "WorkQueue",
+    "__version__",
+    "canonical",
+]
 
 __version__: str
 
@@ -56,6 +67,16 @@ class TaskGraph:
     def fail(self, task: int) -> list[int]: ...
 
 @final
+class ResultCache:
+    def __new__(cls, max_entries: int, max_bytes: int) -> ResultCache: ...
+    def claim(self, key: str) -> tuple[Literal["hit"], bytes] | tuple[Literal["lead", "wait"], int]: ...
+    def settle(self, key: str, leader: int, value: bytes | None, ttl: float) -> list[int]: ...
+    def leave(self, key: str, ticket: int) -> int | None: ...
+    def clear(self) -> None: ...
+    def stats(self) -> dict[str, int]: ...
+
+def canonical(arguments: Any) -> str | None: ...
+
 class Job:
     def call(self) -> Callable[[], object] | None: ...
     def set_result(self, value: object) -> None: ...

@@ -11,7 +11,19 @@ from typing import TYPE_CHECKING, Literal
 
 from fastcrew_async.errors import BackendUnavailableError
 
-__all__ = ["Awaitable", "Job", "Retries", "Runtime", "Store", "TaskGraph", "WorkQueue", "backend", "reason"]
+__all__ = [
+    "Awaitable",
+    "Job",
+    "ResultCache",
+    "Retries",
+    "Runtime",
+    "Store",
+    "TaskGraph",
+    "WorkQueue",
+    "backend",
+    "canonical",
+    "reason",
+]
 
 _VARIABLE = "FASTCREW_ASYNC_BACKEND"
 
@@ -43,9 +55,20 @@ reason: str
 backend, reason = _choose()
 
 if TYPE_CHECKING or backend == "rust":
-    from fastcrew_async._core import Awaitable, Job, Retries, Runtime, Store, TaskGraph, WorkQueue
+    from fastcrew_async._core import (
+        Awaitable,
+        Job,
+        ResultCache,
+        Retries,
+        Runtime,
+        Store,
+        TaskGraph,
+        WorkQueue,
+        canonical,
+    )
 else:
     from fastcrew_async._fallback.bridge import Awaitable
+    from fastcrew_async._fallback.result_cache import ResultCache, canonical
     from fastcrew_async._fallback.retries import Retries
     from fastcrew_async._fallback.runtime import Runtime
     from fastcrew_async._fallback.store import Store

@@ -23,6 +23,8 @@ mod _core {
     #[pymodule_export]
     use crate::store::PyStore;
     #[pymodule_export]
+    use crate::tools::cache_python::{canonical, ResultCache};
+    #[pymodule_export]
     use crate::tools::work_queue::{Job, WorkQueue};
 
     #[pymodule_init]

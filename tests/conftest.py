@@ -16,6 +16,8 @@ from fastcrew_async import runtime, store, workers
 
 _TWINS = {
     "Awaitable": "fastcrew_async._fallback.bridge",
+    "ResultCache": "fastcrew_async._fallback.result_cache",
+    "canonical": "fastcrew_async._fallback.result_cache",
     "Runtime": "fastcrew_async._fallback.runtime",
     "Store": "fastcrew_async._fallback.store",
     "Job": "fastcrew_async._fallback.work_queue",

@@ -1,4 +1,7 @@
-//! What the engine needs to run tools off the loop.
+//! What the engine needs to run tools.
 
+pub mod cache;
+#[cfg(feature = "extension-module")]
+pub mod cache_python;
 #[cfg(feature = "extension-module")]
 pub mod work_queue;
