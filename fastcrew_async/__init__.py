@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from fastcrew_async.retry import Retry
     from fastcrew_async.run import Run
     from fastcrew_async.store import Database, WriteResult
+    from fastcrew_async.tools import ToolPolicy
 
 __version__ = "0.1.0"
 
@@ -23,6 +24,7 @@ _HOMES = {
     "Retry": "fastcrew_async.retry",
     "Run": "fastcrew_async.run",
     "Settings": "fastcrew_async.config",
+    "ToolPolicy": "fastcrew_async.tools",
     "WriteResult": "fastcrew_async.store",
     "configure": "fastcrew_async.config",
     "settings": "fastcrew_async.config",
@@ -35,6 +37,7 @@ __all__ = [
     "Run",
     "Settings",
     "Target",
+    "ToolPolicy",
     "WriteResult",
     "__version__",
     "configure",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TypeVar
+
+from fastcrew_async.tools import ToolPolicy, check_seconds
 
 T = TypeVar("T")
 
@@ -66,7 +68,27 @@ class Settings:
     storage_path: Path | None = None
     """The SQLite file for task outputs; by default ``fastcrew_async.db`` in CrewAI's storage folder."""
 
+    tools: Mapping[str, ToolPolicy] = field(default_factory=dict, hash=False, metadata={"default": {}})
+    """What is set for single tools, by their names."""
+
+    tool_timeout: float = _setting(_number, "FASTCREW_ASYNC_TOOL_TIMEOUT", 0.0)
+    """Seconds that a call of a tool without a timeout of its own may take; 0 sets no limit. Delegating to a coworker
+    has none either way: an agent at work is limited by its ``max_execution_time``."""
+
+    tool_cache_entries: int = _setting(_whole, "FASTCREW_ASYNC_TOOL_CACHE_ENTRIES", 10_000)
+    """How many results of tools with a ``cache_ttl`` are kept at most; the least recently used goes first."""
+
+    tool_cache_bytes: int = _setting(_whole, "FASTCREW_ASYNC_TOOL_CACHE_BYTES", 64 * 2**20)
+    """How many bytes these results may take."""
+
     def __post_init__(self) -> None:
+        _check_tools(self.tools)
+        object.__setattr__(self, "tools", dict(self.tools))
+        check_seconds("tool_timeout", self.tool_timeout, "0 for no limit")
+        for name in ("tool_cache_entries", "tool_cache_bytes"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 0:
+                raise ValueError(f"{name}={value!r} is not a whole number of 0 or more; use 0 to keep no results")
         if type(self.slice_seconds) not in (int, float) or not 0 <= self.slice_seconds <= 10:
             raise ValueError(
                 f"slice_seconds={self.slice_seconds!r} is out of range; use 0 to 10 seconds (default 0.005)"
@@ -74,6 +96,17 @@ class Settings:
         if type(self.replay_runs) is not int or self.replay_runs < 0:
             raise ValueError(
                 f"replay_runs={self.replay_runs!r} is not a whole number of 0 or more; use 0 to store nothing"
+            )
+
+
+def _check_tools(policies: object) -> None:
+    if not isinstance(policies, Mapping):
+        raise ValueError(f'tools={policies!r} is not a mapping; use {{"name of the tool": ToolPolicy(timeout=10)}}')
+    for name, policy in policies.items():
+        if not isinstance(name, str) or not isinstance(policy, ToolPolicy):
+            raise ValueError(
+                f'tools={{{name!r}: {policy!r}}} is not the policy of a tool; use {{"name of the tool": '
+                "ToolPolicy(timeout=10)}"
             )
 
 

@@ -4,6 +4,7 @@ FastcrewError
 ├── UnsupportedCrewAIError (ImportError)       install() met a CrewAI it does not know
 ├── BackendUnavailableError (ImportError)      FASTCREW_ASYNC_BACKEND=rust without the compiled core
 ├── RunTimeoutError (TimeoutError)             a run did not end within the seconds that it was given
+├── ToolTimeoutError (TimeoutError)            a tool did not answer within its timeout; CrewAI tells the model
 ├── RuntimeClosedError (RuntimeError)          the runtime was closed, or the interpreter is exiting
 ├── ForkedProcessError (RuntimeError)          an object of the parent process was used after a fork
 ├── CorePanicError (RuntimeError)              a defect of the compiled core; please report it
@@ -36,6 +37,10 @@ class BackendUnavailableError(FastcrewError, ImportError):
 
 class RunTimeoutError(FastcrewError, TimeoutError):
     """A run took longer than the ``timeout`` it was given; it was cancelled."""
+
+
+class ToolTimeoutError(FastcrewError, TimeoutError):
+    """A tool took longer than the ``timeout`` it has; an async one was cancelled, a sync one left behind."""
 
 
 class RuntimeClosedError(FastcrewError, RuntimeError):

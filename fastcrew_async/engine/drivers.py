@@ -6,8 +6,9 @@ import asyncio
 import concurrent.futures
 import contextvars
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from time import perf_counter
 from typing import Any, TypeVar
 
@@ -37,6 +38,17 @@ class Abandoned:
 
 
 _abandoned: contextvars.ContextVar[Abandoned | None] = contextvars.ContextVar("fastcrew_async_abandoned", default=None)
+
+
+@contextmanager
+def abandonable() -> Iterator[Abandoned]:
+    """What is begun in here starts nothing further once the given mark is set."""
+    abandoned = Abandoned()
+    token = _abandoned.set(abandoned)
+    try:
+        yield abandoned
+    finally:
+        _abandoned.reset(token)
 
 
 async def drive(work: Work[T], priority: int = 0) -> T:

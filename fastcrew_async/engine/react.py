@@ -45,6 +45,7 @@ from crewai_core.printer import PRINTER
 from fastcrew_async.engine.effects import Blocking, CallUser
 from fastcrew_async.engine.events import observed, tell
 from fastcrew_async.engine.tool_call import ask_whether_to_cache, invocation, own_error, tool_name
+from fastcrew_async.errors import ToolTimeoutError
 
 if TYPE_CHECKING:
     from crewai.tools.tool_calling import InstructorToolCalling, ToolCalling
@@ -295,7 +296,8 @@ class ToolUsage(StockToolUsage):
                     self.on_tool_error(tool=tool, tool_calling=calling, e=error)
                     failed = True
                     self._run_attempts += 1
-                    retry = self._run_attempts <= self._max_parsing_attempts
+                    # As CrewAI, but for a tool that took its time: once is enough to wait for it.
+                    retry = self._run_attempts <= self._max_parsing_attempts and type(error) is not ToolTimeoutError
                     if not retry:
                         result = await self._given_up(tool, error)
                     if self.task:
@@ -357,6 +359,8 @@ class ToolUsage(StockToolUsage):
                 accepted = _accepted_arguments(tool)
                 chosen = {key: value for key, value in calling.arguments.items() if key in accepted}
                 raw = await invocation(tool, chosen, config)
+            except ToolTimeoutError:
+                raise
             except Exception:
                 raw = await invocation(tool, calling.arguments, config)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from crewai.tools import BaseTool
@@ -46,6 +47,13 @@ def both(name: str, answer: Any, **options: Any) -> list[Case]:
     ]
 
 
+class Mute:
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+    __repr__ = __str__
+
+
 class NoArguments(BaseModel):
     pass
 
@@ -86,6 +94,10 @@ CASES = (
             both("returns a list", lambda x: [1, {"a": None}]),
             both("returns an exception", lambda x: ValueError("a value")),
             both("returns a generator", lambda x: (n for n in ())),
+            both("returns None", lambda x: None),
+            both("returns a coroutine", lambda x: asyncio.sleep(0, "slept")),
+            both("returns an object without a text", lambda x: Mute()),
+            both("returns a huge text", lambda x: "pong " * 50_000),
             both("returns text of an answer", lambda x: "Final Answer: no\nAction: ping"),
         ]
         for case in cases
