@@ -252,7 +252,7 @@ mod tests {
         assert_eq!(cache.claim("a", now), Claim::Wait(2));
         assert_eq!(cache.claim("a", now), Claim::Wait(3));
         assert_eq!(cache.leave("a", 1), Some(2));
-        assert_eq!(cache.settle("a", 1, Some(&[1]), MINUTE, now), []);
+        assert_eq!(cache.settle("a", 1, Some(&[1]), MINUTE, now), [0; 0]);
         assert_eq!(cache.settle("a", 2, None, MINUTE, now), [3]);
         assert_eq!(cache.claim("a", now), Claim::Lead(4));
         assert_eq!(cache.leave("a", 4), None);
