@@ -35,6 +35,7 @@ from fastcrew_async.engine.equip import ready_executor, set_up_executor
 from fastcrew_async.engine.executor import AgentExecutor
 from fastcrew_async.engine.fields import private, put
 from fastcrew_async.engine.knowledge import add_knowledge
+from fastcrew_async.engine.observer import reported
 from fastcrew_async.engine.seams import OURS, Pair, replaced
 from fastcrew_async.engine.seams import theirs as call_theirs
 from fastcrew_async.engine.training import follow_training
@@ -45,6 +46,7 @@ _STOCK_FINALIZE = Agent._finalize_task_execution
 _INVOKE = AgentExecutor.invoke
 
 
+@reported("agent", lambda agent, *_: agent.role)
 async def execute_task(agent: BaseAgent, task: Task, context: str | None, tools: Any) -> Any:
     """The agent's answer to the task: text, or a model object.
 

@@ -49,6 +49,7 @@ from fastcrew_async.engine.drivers import drive, drive_in_place
 from fastcrew_async.engine.effects import Blocking
 from fastcrew_async.engine.equip import describe, prompt_of
 from fastcrew_async.engine.executor import new_executor
+from fastcrew_async.engine.observer import reported
 from fastcrew_async.engine.resumed import resumed
 from fastcrew_async.engine.seams import replaced
 
@@ -122,6 +123,7 @@ def _in_parts(agent: Agent) -> bool:
     return any(replaced(agent, name, stock) for name, stock in _PARTS.items())
 
 
+@reported("agent", lambda agent, *_, **__: agent.role)
 async def run_agent(
     agent: Agent, messages: Any, response_format: type[Any] | None = None, input_files: Any = None
 ) -> LiteAgentOutput:

@@ -68,6 +68,11 @@ BUSY = _Busy()
 """While any run is inside (``with BUSY:``), full collections are held back."""
 
 
+def running() -> int:
+    """How many runs are inside."""
+    return _state.running
+
+
 def _enter() -> None:
     with _lock:
         _state.running += 1

@@ -24,6 +24,7 @@ from crewai_core.printer import PRINTER
 from fastcrew_async import workers
 from fastcrew_async.engine import events
 from fastcrew_async.engine.effects import Blocking, Effect
+from fastcrew_async.engine.observer import reported, reported_in_place
 from fastcrew_async.engine.paced import Paced
 from fastcrew_async.engine.rate import WithinRate
 
@@ -39,6 +40,10 @@ _OPENAI = "crewai.llms.providers.openai.completion"  # imported by those who use
 _COMPARE = BaseLLM.is_context_window_overflowing_threshold
 
 
+def _named(call: CallModel) -> str:
+    return str(getattr(call.llm, "model", ""))
+
+
 class CallModel(Effect):
     """``llm.acall`` on the loop; ``llm.call`` on a worker thread for a model that has no async side; or in place."""
 
@@ -49,6 +54,7 @@ class CallModel(Effect):
         self.messages = messages
         self.kwargs = kwargs
 
+    @reported_in_place("model", _named)
     def perform(self) -> Any:
         scope = events.scope()
         try:
@@ -56,6 +62,7 @@ class CallModel(Effect):
         finally:
             events.restore(scope)
 
+    @reported("model", _named)
     async def aperform(self) -> Any:
         if not has_async_side(self.llm):
             return await workers.pool().run(self.llm.call, self.messages, **self.kwargs)

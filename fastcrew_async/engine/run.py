@@ -44,6 +44,7 @@ from fastcrew_async.engine.effects import Blocking, CallUser, Closing, Either, H
 from fastcrew_async.engine.equip import ready_executor
 from fastcrew_async.engine.fields import private, put
 from fastcrew_async.engine.graph import run_graph
+from fastcrew_async.engine.observer import reported
 from fastcrew_async.engine.outputs import outputs_of
 from fastcrew_async.engine.planning import plan
 from fastcrew_async.engine.resumed import resumed
@@ -66,6 +67,7 @@ Order = Literal["listed", "graph"]
 """In which order the tasks of a crew run: as listed, as in CrewAI, or each as soon as its context is there."""
 
 
+@reported("run", lambda crew, *_, **__: crew.name or "crew")
 async def run_crew(
     crew: Crew,
     inputs: Mapping[str, Any] | None,

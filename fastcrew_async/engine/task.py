@@ -29,6 +29,7 @@ from fastcrew_async.engine.convert import export
 from fastcrew_async.engine.effects import Blocking, CallUser, Closing
 from fastcrew_async.engine.fields import private, put
 from fastcrew_async.engine.guardrail import judge
+from fastcrew_async.engine.observer import reported
 from fastcrew_async.engine.seams import OURS, Pair
 from fastcrew_async.engine.seams import theirs as call_theirs
 
@@ -36,6 +37,7 @@ _EXECUTE = Pair.of(Task, "execute_sync", "aexecute_sync")
 _CORE = Pair.of(Task, "_execute_core", "_aexecute_core")
 
 
+@reported("task", lambda task, *_: task.name or "")
 async def run_task(task: Task, agent: BaseAgent | None, context: str | None, tools: Any) -> TaskOutput:
     """Run `task` on `agent`, or on its own one.
 

@@ -13,6 +13,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from functools import lru_cache, partial
+from operator import attrgetter
 from time import perf_counter
 from typing import Any, TypeVar, cast
 
@@ -23,6 +24,7 @@ from crewai.utilities.string_utils import sanitize_tool_name
 from fastcrew_async import tools, workers
 from fastcrew_async.config import Settings, settings
 from fastcrew_async.engine.effects import CallUser, Effect
+from fastcrew_async.engine.observer import reported, reported_in_place
 from fastcrew_async.engine.tool_arguments import is_quiet
 from fastcrew_async.engine.tool_cache import cached, key_of
 from fastcrew_async.engine.tool_time import within, within_in_place
@@ -105,6 +107,7 @@ class RunTool(Effect):
         self.quiet = quiet
         self.asynchronous = _async_function(function)
 
+    @reported_in_place("tool", attrgetter("name"))
     def perform(self) -> Any:
         policy = _policy(self.name)
         self.body = _Body(self.whole)
@@ -122,6 +125,7 @@ class RunTool(Effect):
         self._count(started)
         return result
 
+    @reported("tool", attrgetter("name"))
     async def aperform(self) -> Any:
         policy = _policy(self.name)
         started = perf_counter()

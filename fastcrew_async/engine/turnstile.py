@@ -135,3 +135,10 @@ def turnstile() -> Turnstile:
         with _lock:
             found = _turnstiles.setdefault(loop, Turnstile(loop, settings().slice_seconds))
     return found
+
+
+def all_stats() -> list[TurnstileStats]:
+    """The stats of the turnstiles of all loops that there are."""
+    with _lock:
+        found = list(_turnstiles.values())
+    return [one.stats() for one in found]

@@ -46,7 +46,7 @@ def programs(document: str) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", (ROOT / document).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/getting-started.md", "docs/database.md"])
+@pytest.mark.parametrize("document", ["README.md", "docs/getting-started.md", "docs/database.md", "docs/telemetry.md"])
 def test_programs_of_the_documents(document: str, tmp_path: Path) -> None:
     found = programs(document)
     assert found
