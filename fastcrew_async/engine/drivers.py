@@ -13,7 +13,7 @@ from time import perf_counter
 from typing import Any, TypeVar
 
 from fastcrew_async.engine.effects import Effect
-from fastcrew_async.engine.turnstile import new_rank, rank, turnstile
+from fastcrew_async.engine.turnstile import Rank, new_rank, rank, turnstile
 
 T = TypeVar("T")
 Work = Coroutine[Effect, Any, T]
@@ -51,50 +51,66 @@ def abandonable() -> Iterator[Abandoned]:
         _abandoned.reset(token)
 
 
+class own_run:
+    """What is awaited inside is a run of its own, with a place among all runs, unless it is part of one already.
+
+    What a cancelled run leaves behind on a worker thread (a sync tool that has kicked off a crew) starts nothing
+    further.
+    """
+
+    __slots__ = ("_abandoned", "_begun", "_priority", "_token")
+    _begun: contextvars.Token[Rank | None] | None
+
+    def __init__(self, priority: int = 0) -> None:
+        self._priority = priority
+
+    def __enter__(self) -> None:
+        self._begun = None
+        if rank.get() is None:
+            self._begun = rank.set(new_rank(self._priority))
+            self._abandoned = Abandoned()
+            self._token = _abandoned.set(self._abandoned)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._begun is not None:
+            if kind is not None and issubclass(kind, asyncio.CancelledError):
+                self._abandoned.set()
+            rank.reset(self._begun)
+            _abandoned.reset(self._token)
+
+
 async def drive(work: Work[T], priority: int = 0) -> T:
     """Run `work` on the current event loop. Cancelling the awaiting task cancels `work` at its current effect.
 
-    What a cancelled run leaves behind on a worker thread (a sync tool that has kicked off a crew) starts nothing
-    further. `priority` counts where this is a run of its own, and not part of one.
+    `priority` counts where this is a run of its own, and not part of one.
     """
     gate = turnstile()
     value: Any = None
     error: BaseException | None = None
-    begun = abandoned = token = None
-    if rank.get() is None:
-        begun = rank.set(new_rank(priority))
-        abandoned = Abandoned()
-        token = _abandoned.set(abandoned)
-    try:
-        while True:
-            if gate.closed:
+    with own_run(priority):
+        try:
+            while True:
+                if gate.closed:
+                    try:
+                        await gate.turn()
+                    except BaseException as cancelled:
+                        error = cancelled
+                started = perf_counter()
                 try:
-                    await gate.turn()
-                except BaseException as cancelled:
-                    error = cancelled
-            started = perf_counter()
-            try:
-                effect = work.send(value) if error is None else work.throw(error)
-            except StopIteration as stop:
-                result: T = stop.value
-                return result
-            finally:
-                gate.spend(perf_counter() - started)
-                value = error = None
-            try:
-                value = await effect.aperform()
-            except BaseException as raised:
-                error = raised
-            del effect
-    except asyncio.CancelledError:
-        if abandoned is not None:
-            abandoned.set()
-        raise
-    finally:
-        work.close()
-        if begun is not None and token is not None:
-            rank.reset(begun)
-            _abandoned.reset(token)
+                    effect = work.send(value) if error is None else work.throw(error)
+                except StopIteration as stop:
+                    result: T = stop.value
+                    return result
+                finally:
+                    gate.spend(perf_counter() - started)
+                    value = error = None
+                try:
+                    value = await effect.aperform()
+                except BaseException as raised:
+                    error = raised
+                del effect
+        finally:
+            work.close()
 
 
 def drive_in_place(work: Work[T]) -> T:

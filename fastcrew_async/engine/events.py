@@ -159,6 +159,11 @@ def end_run(token: contextvars.Token[set[Future[Any]] | None]) -> None:
     _pending.reset(token)
 
 
+def in_run() -> bool:
+    """Whether the handlers of what is emitted here are remembered."""
+    return _pending.get() is not None
+
+
 async def wait_for_handlers() -> None:
     """Wait until the handlers of this run's events so far are done, up to 30 s."""
     pending = list(_pending.get() or ())  # at once: handlers that end on their threads take themselves out of the set

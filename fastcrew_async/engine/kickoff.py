@@ -63,8 +63,8 @@ async def kickoff(
     return await _on_terms(crew, _run(crew, inputs, input_files, terms), terms)
 
 
-async def restored_from(crew: Crew, from_checkpoint: Any) -> Any:
-    """The crew that a checkpoint holds, read off the loop; None where none is to be restored."""
+async def restored_from(crew: Any, from_checkpoint: Any) -> Any:
+    """The crew, or flow, that a checkpoint holds, read off the loop; None where none is to be restored."""
     if from_checkpoint is None or from_checkpoint.restore_from is None:
         return apply_checkpoint(crew, from_checkpoint)
     return await Blocking(apply_checkpoint, crew, from_checkpoint).aperform()

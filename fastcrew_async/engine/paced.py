@@ -7,7 +7,6 @@ their steps waits its turn like a step of the engine.
 from __future__ import annotations
 
 from collections.abc import Coroutine, Generator
-from time import perf_counter
 from typing import Any, Generic, TypeVar
 
 from fastcrew_async.engine.turnstile import turnstile
@@ -27,21 +26,22 @@ class Paced(Generic[T]):
         gate = turnstile()
         coroutine = self._coroutine
         error: BaseException | None = None
+        waits_for: Any = None
         try:
             while True:
-                if gate.closed:
+                if gate.closed and not gate.is_place(waits_for):
                     try:
                         yield from gate.turn().__await__()
                     except BaseException as cancelled:
                         error = cancelled
-                started = perf_counter()
+                entered = gate.enter()
                 try:
                     waits_for = coroutine.send(None) if error is None else coroutine.throw(error)
                 except StopIteration as stop:
                     result: T = stop.value
                     return result
                 finally:
-                    gate.spend(perf_counter() - started)
+                    gate.leave(entered)
                     error = None
                 try:
                     yield waits_for

@@ -12,11 +12,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
-import time
 import weakref
 from contextvars import ContextVar
 from dataclasses import dataclass
 from heapq import heappop, heappush
+from time import perf_counter
 
 from fastcrew_async.config import settings
 
@@ -49,7 +49,9 @@ class Turnstile:
         "__weakref__",
         "_armed",
         "_arrivals",
+        "_inside",
         "_loop",
+        "_places",
         "_spent",
         "_step",
         "_waiting",
@@ -65,6 +67,8 @@ class Turnstile:
         self._spent = 0.0
         self._step = slice_seconds  # running mean of what one step takes
         self._armed = False
+        self._inside = False
+        self._places: set[object] = set()
         self._waiting: list[tuple[Rank, int, asyncio.Future[None]]] = []  # a heap: rank of the run, arrival
         self._arrivals = itertools.count()
         self.steps = 0
@@ -74,11 +78,25 @@ class Turnstile:
     @property
     def closed(self) -> bool:
         """Whether the next step has to wait."""
-        return self.slice > 0 and (self._spent >= self.slice or bool(self._waiting))
+        return self.slice > 0 and not self._inside and (self._spent >= self.slice or bool(self._waiting))
+
+    def enter(self) -> float:
+        """Begin a step that may contain others, whose first needs no turn of its own; give the result to `leave`."""
+        self._inside = True
+        return perf_counter() - self.used
+
+    def is_place(self, future: object) -> bool:
+        """Whether who waited for `future` waited for a turn."""
+        return future in self._places
+
+    def leave(self, entered: float) -> None:
+        """Account for the step that began at `entered`, without those inside it, which have done so themselves."""
+        self.spend(max(perf_counter() - self.used - entered, 0.0))
 
     def spend(self, seconds: float) -> None:
         """Account for a step that took `seconds`."""
         self.steps += 1
+        self._inside = False
         self.used += seconds
         self._spent += seconds
         self._step += (seconds - self._step) * 0.05
@@ -87,7 +105,7 @@ class Turnstile:
 
     async def turn(self) -> None:
         """Wait for a place in a coming iteration."""
-        since = time.perf_counter()
+        since = perf_counter()
         place = rank.get() or new_rank(), next(self._arrivals)
         try:
             while True:
@@ -95,12 +113,16 @@ class Turnstile:
                 heappush(self._waiting, (*place, future))
                 if not self._armed:
                     self._arm()
-                await future
+                self._places.add(future)
+                try:
+                    await future
+                finally:
+                    self._places.discard(future)
                 # How many are admitted goes by the mean of all steps; those that ran first may have been longer ones.
                 if self._spent < self.slice:
                     return
         finally:
-            self.waited += time.perf_counter() - since
+            self.waited += perf_counter() - since
 
     def stats(self) -> TurnstileStats:
         """Time used and time waited so far."""

@@ -10,10 +10,12 @@ from typing import Any
 
 from crewai.agent.core import Agent
 from crewai.crew import Crew
+from crewai.flow.runtime import Flow
+from crewai.memory.unified_memory import Memory
 from crewai.state.checkpoint_config import apply_checkpoint
 from crewai.utilities.task_output_storage_handler import TaskOutputStorageHandler
 
-from fastcrew_async.engine import agent_kickoff
+from fastcrew_async.engine import agent_kickoff, flows, memory_store
 from fastcrew_async.engine import kickoff as engine
 from fastcrew_async.engine.equip import create_agent_executor
 from fastcrew_async.engine.executor import AgentExecutor
@@ -22,6 +24,8 @@ from fastcrew_async.engine.outputs import kept, latest_rows, replayable
 
 _AGENT = "crewai.agent.core"
 _CREW = "crewai.crew.Crew"
+_FLOW = "crewai.flow.runtime"
+_MEMORY = "crewai.memory.unified_memory"
 _OUTPUTS = "crewai.utilities.task_output_storage_handler.TaskOutputStorageHandler"
 _OF_ENGINE = "_fastcrew_async"
 
@@ -137,6 +141,41 @@ def _create_agent_executor(stock: Any) -> Any:
     return create
 
 
+def _flow_kickoff_async(stock: Any) -> Any:
+    @wraps(stock)
+    async def kickoff_async(
+        self: Flow[Any],
+        inputs: Any = None,
+        input_files: Any = None,
+        from_checkpoint: Any = None,
+        restore_from_state_id: Any = None,
+    ) -> Any:
+        if self.stream or type(self).is_crewai_internal or None not in (from_checkpoint, restore_from_state_id):
+            return await stock(self, inputs, input_files, from_checkpoint, restore_from_state_id)
+        restored = await engine.restored_from(self, from_checkpoint)
+        if restored is not None:
+            return await restored.kickoff_async(inputs=inputs, input_files=input_files)
+        return await flows.run(self, stock(self, inputs, input_files, None, restore_from_state_id))
+
+    return kickoff_async
+
+
+def _flow_state(stock: Any) -> Any:
+    @wraps(stock)
+    def create_initial_state(self: Flow[Any]) -> Any:
+        return flows.initial_state(self, stock)
+
+    return create_initial_state
+
+
+def _memory_post_init(stock: Any) -> Any:
+    @wraps(stock)
+    def model_post_init(self: Memory, context: Any, /) -> None:
+        memory_store.unopened(self, lambda: stock(self, context))
+
+    return model_post_init
+
+
 def _exported_executor(module: str) -> Patch:
     owner: Any = import_module(module)
     owner.AgentExecutor  # a lazy export becomes an attribute  # noqa: B018
@@ -199,6 +238,34 @@ def patches() -> list[Patch]:
             "kickoff_async",
             lambda stock: agent_kickoff.kickoff_async,
             "an agent without a crew, on the loop; akickoff is CrewAI's alias of it",
+        ),
+        Patch(
+            f"{_FLOW}.Flow",
+            Flow,
+            "kickoff_async",
+            _flow_kickoff_async,
+            "a flow's steps take turns with the host's callbacks, and its end does not stop the loop",
+        ),
+        Patch(
+            _FLOW,
+            import_module(_FLOW),
+            "asyncio",
+            lambda stock: flows.Asyncio(),
+            "steps that run beside each other are paced; sync steps and persistence go to the worker pool",
+        ),
+        Patch(
+            f"{_FLOW}.Flow",
+            Flow,
+            "_create_initial_state",
+            _flow_state,
+            "the class of a state without an id is built once, and not for every flow",
+        ),
+        Patch(
+            f"{_MEMORY}.Memory",
+            Memory,
+            "model_post_init",
+            _memory_post_init,
+            "the default store, which every flow has, is opened when it is first used",
         ),
         Patch(_CREW, Crew, "replay", _replay, "finds the task in any run that is still kept"),
         Patch(

@@ -7,16 +7,19 @@ import sys
 import warnings
 from collections.abc import Iterator
 from importlib import metadata
-from types import FunctionType
+from types import FunctionType, ModuleType
 from typing import Any
 from unittest.mock import MagicMock
 
 import crewai.agent.core
 import crewai.agents
 import crewai.agents.agent_executor
+import crewai.flow.runtime
 import pytest
 from crewai import Agent, Crew
 from crewai.agents.agent_executor import AgentExecutor as StockAgentExecutor
+from crewai.flow.runtime import Flow
+from crewai.memory.unified_memory import Memory
 from crewai.state.checkpoint_config import CheckpointConfig
 from crewai.tasks.llm_guardrail import LLMGuardrail
 from crewai.utilities.task_output_storage_handler import TaskOutputStorageHandler
@@ -34,10 +37,13 @@ from tests import crews
 OWNERS = {
     "Crew": Crew,
     "Agent": Agent,
+    "Flow": Flow,
+    "Memory": Memory,
     "TaskOutputStorageHandler": TaskOutputStorageHandler,
     "crewai.agent.core": crewai.agent.core,
     "crewai.agents": crewai.agents,
     "crewai.agents.agent_executor": crewai.agents.agent_executor,
+    "crewai.flow.runtime": crewai.flow.runtime,
 }
 INPUTS = {"topic": "tea"}
 
@@ -79,14 +85,14 @@ def test_install_replaces_the_table_and_nothing_else(stock: Any) -> None:
 
 
 def everything() -> list[tuple[str, Any, str, object]]:
-    """Every function and class that a module of CrewAI, or a class in one, has: where, under which name, and itself."""
+    """Every function, module and class that a module of CrewAI, or a class in one, has: where, its name, and itself."""
     found: list[tuple[str, Any, str, object]] = []
     for name, module in list(sys.modules.items()):
         if module is not None and name.split(".")[0] in ("crewai", "crewai_core"):
             classes = [value for value in vars(module).values() if isinstance(value, type) and value.__module__ == name]
             owners = [(name, module), *((f"{name}.{cls.__name__}", cls) for cls in classes)]
             found += [(where, owner, key, value) for where, owner in owners for key, value in vars(owner).items()]
-    code = (FunctionType, staticmethod, classmethod, property, type)
+    code = (FunctionType, ModuleType, staticmethod, classmethod, property, type)
     return [entry for entry in found if isinstance(entry[3], code)]
 
 

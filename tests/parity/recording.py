@@ -16,6 +16,7 @@ from unittest import mock
 
 from crewai import Crew
 from crewai.events.event_context import _event_id_stack
+from crewai.flow.flow import Flow
 
 from fastcrew_async.engine.outputs import TaskOutputs, replayable
 
@@ -128,6 +129,14 @@ async def _aconsumed(result: Any) -> Any:
 
 def _state(subject: Any) -> dict[str, Any]:
     """The counters and other marks that a run leaves on a crew's objects."""
+    if isinstance(subject, Flow):
+        return {
+            "usage": plain(subject.usage_metrics),
+            "state": plain(subject.state),
+            "class": f"{type(subject.state).__module__}.{type(subject.state).__qualname__}",
+            "outputs": plain(subject.method_outputs),
+            "inner": _state(subject.crew),
+        }
     if not isinstance(subject, Crew):
         return {"agent": _agent_state(subject)}
     agents = {id(agent): agent for agent in [*subject.agents, *(task.agent for task in subject.tasks if task.agent)]}
@@ -188,6 +197,10 @@ def _rows(subject: Any) -> list[Any]:
 
 def _name_entities(subject: Any, recorder: Recorder) -> None:
     names = recorder.names
+    if isinstance(subject, Flow):
+        names.give(subject.flow_id, "<flow>")
+        _name_entities(subject.crew, recorder)
+        return
     if not isinstance(subject, Crew):
         names.give(subject.id, f"<agent {subject.role}>")
         return

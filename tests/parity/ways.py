@@ -49,6 +49,10 @@ STOCK = {
         Way("kickoff_for_each", _method("kickoff_for_each"), awaited=False),
         Way("kickoff_for_each_async", _method("kickoff_for_each_async"), awaited=True),
     ],
+    "flow": [
+        Way("kickoff", _method("kickoff"), awaited=False),
+        Way("kickoff_async", _method("kickoff_async"), awaited=True),
+    ],
 }
 
 OURS = {
@@ -95,6 +99,12 @@ OURS = {
             awaited=True,
             installed=True,
             reference="kickoff_for_each_async",
+        ),
+    ],
+    "flow": [
+        Way("installed kickoff", _method("kickoff"), awaited=False, installed=True, reference="kickoff"),
+        Way(
+            "installed kickoff_async", _method("kickoff_async"), awaited=True, installed=True, reference="kickoff_async"
         ),
     ],
 }

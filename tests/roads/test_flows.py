@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from crewai import Crew
 from crewai.flow.flow import Flow, and_, listen, start
-from pydantic import BaseModel
+from pydantic import BaseModel, SkipValidation
 
+from fastcrew_async.testing import Reply, Request, ToolCall
 from tests.roads.at_once import at_once, topics
-from tests.roads.crews import Ping, crew, ping_once
+from tests.roads.crews import Ping, crew, ping_once, topic_of
 
 pytestmark = pytest.mark.usefixtures("installed")
 AT_ONCE = 100
@@ -25,7 +26,7 @@ class State(BaseModel):
 class Awaiting(Flow[State]):
     """Two crews beside each other, awaited, and one after both."""
 
-    crews: dict[str, Crew]
+    crews: SkipValidation[dict[str, Crew]]  # pydantic would run the validators of all crews for every flow
 
     @start()
     async def first(self) -> str:
@@ -49,7 +50,7 @@ class Awaiting(Flow[State]):
 class Blocking(Flow[State]):
     """Sync steps, which CrewAI runs on threads; each kicks a crew off in place."""
 
-    crews: dict[str, Crew]
+    crews: SkipValidation[dict[str, Crew]]  # pydantic would run the validators of all crews for every flow
 
     @start()
     def first(self) -> str:
@@ -118,3 +119,40 @@ async def test_flows_with_crews_of_their_own() -> None:
     assert seen.results == [
         f"['first done <{topic}>', 'second done <{topic}>'] then third done <{topic}>" for topic in topics(10)
     ]
+
+
+async def test_cancelling_a_flow_ends_its_crews() -> None:
+    entered, calls = asyncio.Event(), 0
+    loop = asyncio.get_running_loop()
+
+    def slow(request: Request) -> Reply:
+        nonlocal calls
+        calls += 1
+        loop.call_soon_threadsafe(entered.set)
+        return Reply(tool_calls=[ToolCall("ping", {"text": f"<{topic_of(request.text)}>"})])
+
+    for kind in (Awaiting, Blocking):
+        crews = {name: crew(slow, latency=0.05, tools=[Ping()]) for name in ("first", "second", "third")}
+        entered.clear()
+        running = asyncio.create_task(flow(kind, crews).kickoff_async(inputs={"topic": "tea"}))
+        await asyncio.wait_for(entered.wait(), 10)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        await asyncio.sleep(0.2)
+        asked = calls
+        await asyncio.sleep(0.3)
+        assert calls == asked, "the crews go on"
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_tokens_of_flows_at_once_are_counted_apart() -> None:
+    shared = three()
+
+    async def run(topic: str) -> Any:
+        one = flow(Awaiting, shared)
+        await one.kickoff_async(inputs={"topic": topic})
+        return one.usage_metrics.successful_requests
+
+    seen = await at_once(run, runs=20)
+    assert seen.results == [6] * 20  # three crews of two calls
