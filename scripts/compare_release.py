@@ -47,6 +47,7 @@ OWNERS = (
     "crewai.crew:Crew",
     "crewai.events.event_bus:CrewAIEventsBus",
     "crewai.events.event_listener:EventListener",
+    "crewai.flow.runtime:Flow",
     "crewai.llms.base_llm:BaseLLM",
     "crewai.llms.providers.openai.completion:OpenAICompletion",
     "crewai.task:Task",
