@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
-from functools import lru_cache, partial, partial
+from functools import lru_cache, partial
 from types import ModuleType
 from typing import Any, TypeVar, cast
 from uuid import uuid4
