@@ -32,7 +32,6 @@ from crewai.lite_agent_output import LiteAgentOutput
 from crewai.llms.base_llm import BaseLLM
 from crewai.state.checkpoint_config import apply_checkpoint
 from crewai.tasks.llm_guardrail import LLMGuardrail
-from crewai.tools.memory_tools import create_memory_tools
 from crewai.tools.tool_failure import merge_tool_failures, tool_failure_collector
 from crewai.utilities.agent_utils import get_tool_names, is_inside_event_loop, parse_tools
 from crewai.utilities.converter import Converter, ConverterError
@@ -176,6 +175,8 @@ async def _prepare(agent: Any, messages: Any, response_format: Any, input_files:
             agent.tools.extend(found)
     raw_tools = list(agent.tools or [])
     if agent.memory is not None:
+        from crewai.tools.memory_tools import create_memory_tools  # builds pydantic classes, for few agents
+
         names = {sanitize_tool_name(tool.name) for tool in raw_tools}
         of_memory = create_memory_tools(agent.memory)
         raw_tools.extend(tool for tool in of_memory if sanitize_tool_name(tool.name) not in names)
