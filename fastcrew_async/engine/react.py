@@ -44,7 +44,7 @@ from crewai_core.printer import PRINTER
 
 from fastcrew_async.engine.effects import Blocking, CallUser
 from fastcrew_async.engine.events import observed, tell
-from fastcrew_async.engine.tool_call import ask_whether_to_cache, invocation, own_error, tool_name
+from fastcrew_async.engine.tool_call import ask_whether_to_cache, invocation, invokes_as_crewai, own_error, tool_name
 from fastcrew_async.errors import ToolTimeoutError
 
 if TYPE_CHECKING:
@@ -243,6 +243,13 @@ class ToolUsage(StockToolUsage):
         equal = next((tool for tool in self.tools if tool_name(tool.name) == wanted), None)
         return super()._select_tool(name) if equal is None else equal
 
+    def _check_tool_repeated_usage(self, calling: Any) -> bool:
+        last = self.tools_handler.last_used_tool if self.tools_handler else None
+        if not last:
+            return False
+        same = tool_name(calling.tool_name) == tool_name(last.tool_name)
+        return bool(same and calling.arguments == last.arguments)
+
     async def run(self, calling: ToolCalling | InstructorToolCalling, tool_string: str) -> str:
         """``use`` of CrewAI, with the tool's body as an effect."""
         try:
@@ -353,7 +360,8 @@ class ToolUsage(StockToolUsage):
         name = tool_name(tool.name)
         if tool_name(calling.tool_name) in _DELEGATIONS and self.task:
             self.task.increment_delegations(calling.arguments.get("coworker") if calling.arguments else None)
-        config = self._build_fingerprint_config()
+        # CrewAI's own invoke() has no use for it.
+        config = {} if invokes_as_crewai(tool) else self._build_fingerprint_config()
         if calling.arguments:
             try:
                 accepted = _accepted_arguments(tool)

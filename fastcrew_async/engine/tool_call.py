@@ -300,9 +300,14 @@ def invocation(tool: CrewStructuredTool, arguments: dict[str, Any], config: dict
         tool._increment_usage_count()
         return parsed
 
-    if type(tool).invoke is _STOCK_INVOKE:
+    if invokes_as_crewai(tool):
         call.take_apart(begin, tool.func, type(tool)._parse_args in _STOCK_CHECKS and is_quiet(tool.args_schema))
     return call
+
+
+def invokes_as_crewai(tool: Any) -> bool:
+    """Whether the tool's ``invoke`` is CrewAI's own."""
+    return type(tool).invoke is _STOCK_INVOKE
 
 
 def native_call(run: Callable[..., Any], arguments: dict[str, Any]) -> RunTool:
