@@ -46,7 +46,7 @@ def no_blocking(request: pytest.FixtureRequest) -> Iterator[None]:
         function.can_block_in("<frozen importlib._bootstrap>", {"_find_and_load"})
         # /proc is memory, not a disk.
         function.can_block_in("engine/collector.py", {"_resident_bytes"})
-        function.can_block_in("engine/executor.py", {"_follow_traces"})  # once a process: whether CrewAI is to trace
+        function.can_block_in("engine/flow_scope.py", {"follow_traces"})  # once a process: whether CrewAI is to trace
     # Whether there is a file of trained data is looked up for each task; reading one would still be seen.
     detector.functions["os.stat"].can_block_in("engine/training.py", {"_trained"})
     detector.activate()

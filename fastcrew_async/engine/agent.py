@@ -35,6 +35,7 @@ from fastcrew_async.engine.equip import ready_executor, set_up_executor
 from fastcrew_async.engine.executor import AgentExecutor
 from fastcrew_async.engine.fields import private, put
 from fastcrew_async.engine.knowledge import add_knowledge
+from fastcrew_async.engine.memory import add_memories
 from fastcrew_async.engine.observer import reported
 from fastcrew_async.engine.seams import OURS, Pair, replaced
 from fastcrew_async.engine.seams import theirs as call_theirs
@@ -128,7 +129,7 @@ async def _prompt(agent: Any, task: Task, context: str | None) -> str:
         text = _plain_prompt(agent, task)
     text = format_task_with_context(build_task_prompt_with_schema(task, text), context)
     if agent._is_any_available_memory():
-        text = await Blocking(agent._retrieve_memory_context, task, text)
+        text = await add_memories(agent, task, text)
     if agent.knowledge or (crew and crew.knowledge):
         text = await add_knowledge(agent, crew, task, text)
     return text

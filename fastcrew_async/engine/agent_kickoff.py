@@ -8,26 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import Coroutine
 from functools import wraps
 from typing import Any, cast
 
 from crewai.agent.core import Agent, _carries_payload, _request_index
 from crewai.agents.agent_executor import AgentExecutor as StockAgentExecutor
-from crewai.events.event_bus import crewai_event_bus
 from crewai.events.types.agent_events import (
     LiteAgentExecutionCompletedEvent,
     LiteAgentExecutionErrorEvent,
     LiteAgentExecutionStartedEvent,
 )
-from crewai.events.types.memory_events import (
-    MemoryRetrievalCompletedEvent,
-    MemoryRetrievalFailedEvent,
-    MemoryRetrievalStartedEvent,
-)
 from crewai.execution import begin_execution, end_execution
-from crewai.hooks.dispatch import HookAborted
 from crewai.lite_agent_output import LiteAgentOutput
 from crewai.llms.base_llm import BaseLLM
 from crewai.state.checkpoint_config import apply_checkpoint
@@ -48,6 +40,7 @@ from fastcrew_async.engine.drivers import drive, drive_in_place
 from fastcrew_async.engine.effects import Blocking
 from fastcrew_async.engine.equip import describe, prompt_of
 from fastcrew_async.engine.executor import new_executor
+from fastcrew_async.engine.memory import keep_kickoff, memories_for
 from fastcrew_async.engine.observer import reported
 from fastcrew_async.engine.resumed import resumed
 from fastcrew_async.engine.seams import replaced
@@ -150,7 +143,7 @@ async def run_agent(
             if own.guardrail is not None:
                 output = await _guard(own, output, lambda: _attempt(own, executor, inputs, response_format, used))
             if own.memory is not None:
-                await Blocking(own._save_kickoff_to_memory, messages, output.raw)
+                await keep_kickoff(own, messages, output.raw)
         except (Exception, asyncio.CancelledError) as error:
             events.close_scopes(opened, error, own.llm)
             text = str(error) if isinstance(error, Exception) else "cancelled"
@@ -194,7 +187,7 @@ async def _prepare(agent: Any, messages: Any, response_format: Any, input_files:
     text, searched, around = _request(messages)
     files = around.pop("files", {}) | (input_files or {})
     if agent.memory is not None:
-        text += await Blocking(_recall, agent, searched)
+        text += await memories_for(agent, searched)
     inputs = {"input": text, "tool_names": executor.tools_names, "tools": executor.tools_description, **around}
     if files:
         inputs["files"] = files
@@ -241,29 +234,6 @@ def _request(messages: Any) -> tuple[str, str, dict[str, Any]]:
     request = carried[index]
     parts = {"history": carried[:index], "trailing": carried[index + 1 :], "files": dict(request.get("files") or {})}
     return message_content_text(request), searched, {name: part for name, part in parts.items() if part}
-
-
-def _recall(agent: Any, text: str) -> str:
-    """What is added to the request from the agent's memory. It may call a model."""
-    fields = {"task_id": None, "source_type": "agent_kickoff", "from_agent": agent}
-    try:
-        crewai_event_bus.emit(agent, event=MemoryRetrievalStartedEvent(**fields))
-        begun = time.time()
-        matches = agent.memory.recall(text, limit=20)
-        found = "Relevant memories:\n" + "\n".join(match.format() for match in matches) if matches else ""
-        added = "\n\n" + I18N_DEFAULT.slice("memory").format(memory=found) if found else ""
-        crewai_event_bus.emit(
-            agent,
-            event=MemoryRetrievalCompletedEvent(
-                memory_content=found, retrieval_time_ms=(time.time() - begun) * 1000, **fields
-            ),
-        )
-        return added
-    except Exception as error:
-        crewai_event_bus.emit(agent, event=MemoryRetrievalFailedEvent(error=str(error), **fields))
-        if isinstance(error, HookAborted):
-            raise
-        return ""
 
 
 async def _attempt(agent: Any, executor: Any, inputs: Any, response_format: Any, used: Any) -> LiteAgentOutput:

@@ -196,6 +196,25 @@ class Deadline(Effect):
             self.work.close()  # cancelled before its first step
 
 
+class Apart(Effect):
+    """Run `work` in a copy of the context, as a flow's ``kickoff`` does: what it sets there stays there."""
+
+    __slots__ = ("work",)
+    starts = False  # the work may
+
+    def __init__(self, work: Work[Any]) -> None:
+        self.work = work
+
+    def perform(self) -> Any:
+        return contextvars.copy_context().run(drive_in_place, self.work)
+
+    async def aperform(self) -> Any:
+        try:
+            return await asyncio.create_task(drive(self.work))  # which a cancellation of this one cancels
+        finally:
+            self.work.close()  # cancelled before its first step
+
+
 class Spawn(Effect):
     """Start `work` beside this one, in a copy of the context; gives a handle for :class:`Join`.
 

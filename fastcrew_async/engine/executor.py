@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import copy
-import os
 import threading
 import weakref
 from collections.abc import Callable, Coroutine
@@ -21,21 +20,12 @@ from crewai.agents.parser import AgentAction, AgentFinish
 from crewai.core.providers.human_input import get_provider
 from crewai.events.base_events import BaseEvent
 from crewai.events.event_bus import crewai_event_bus
-from crewai.events.listeners.tracing.trace_listener import TraceCollectionListener
 from crewai.events.listeners.tracing.utils import (
     is_tracing_enabled_in_context,
-    set_tracing_enabled,
-    should_enable_tracing,
 )
 from crewai.events.types.flow_events import FlowFailedEvent, FlowFinishedEvent, FlowStartedEvent
 from crewai.events.types.logging_events import AgentLogsExecutionEvent, AgentLogsStartedEvent
 from crewai.events.types.observation_events import PlanStepCompletedEvent, PlanStepStartedEvent
-from crewai.flow.flow_context import (
-    current_flow_defer_trace_finalization,
-    current_flow_id,
-    current_flow_name,
-    current_flow_request_id,
-)
 from crewai.hooks.contexts import ExecutionEndContext, ExecutionStartContext, InputContext, OutputContext
 from crewai.hooks.dispatch import HookAborted, InterceptionPoint
 from crewai.hooks.llm_hooks import get_after_llm_call_hooks, get_before_llm_call_hooks
@@ -49,11 +39,12 @@ from opentelemetry import baggage
 from opentelemetry.context import attach, detach
 from pydantic import PlainSerializer, PrivateAttr
 
-from fastcrew_async.engine import events, files
+from fastcrew_async.engine import events, files, flow_scope
 from fastcrew_async.engine.drivers import drive, drive_in_place
 from fastcrew_async.engine.effects import Blocking, Closing, Either, Handled
 from fastcrew_async.engine.fields import private
 from fastcrew_async.engine.loop import agent_loop
+from fastcrew_async.engine.memory import keep_answer
 from fastcrew_async.engine.plan_and_execute import plan_and_execute
 from fastcrew_async.engine.seams import OURS, Pair, async_form_stands
 from fastcrew_async.engine.seams import theirs as call_theirs
@@ -130,7 +121,7 @@ class AgentExecutor(StockAgentExecutor):
         self._initialize_runtime_extension_attrs()
         self._definition = type(self).flow_definition()
         self._instance_persistence = self.persistence is not None
-        _follow_traces(self.tracing)
+        flow_scope.follow_traces(self.tracing)
         unbound: Any = dict.fromkeys(self._definition.methods)
         self._methods.update(unbound)
 
@@ -193,8 +184,7 @@ class AgentExecutor(StockAgentExecutor):
                 if self.state.ask_for_human_input:
                     finish = answer
                     answer = await self._reviewed(finish)
-            if self._remembers():
-                await Blocking(self._save_to_memory, answer)
+            await keep_answer(self, answer)
             return {"output": answer.output}
         except Exception as error:
             handle_unknown_error(PRINTER, error, verbose=agent.verbose)
@@ -220,7 +210,7 @@ class AgentExecutor(StockAgentExecutor):
     async def execute(self) -> str:
         """The agent loop inside its flow scope: the events and context that CrewAI's flow engine gives it."""
         attached = attach(baggage.set_baggage("flow_input_files", {}, context=baggage.set_baggage("flow_inputs", {})))
-        tokens = self._enter_flow()
+        entered = flow_scope.enter(self)
         runtime_scope = crewai_event_bus._enter_runtime_scope()
         execution_token = None
         mark = events.scope()
@@ -262,8 +252,7 @@ class AgentExecutor(StockAgentExecutor):
             raise
         finally:
             events.end_run(pending)
-            for variable, token in reversed(tokens):
-                variable.reset(token)
+            flow_scope.leave(entered)
             self._end_trace_execution(execution_token)
             detach(attached)
             crewai_event_bus._exit_runtime_scope(runtime_scope)
@@ -291,28 +280,6 @@ class AgentExecutor(StockAgentExecutor):
             observations={},
             execution_log=[],
         )
-
-    def _remembers(self) -> bool:
-        """Whether ``_save_to_memory`` has anything to do; it calls a model, so it is kept off the loop."""
-        if self.agent is None or self.task is None:
-            return False
-        memory = getattr(self.agent, "memory", None) or (getattr(self.crew, "_memory", None) if self.crew else None)
-        return memory is not None
-
-    def _enter_flow(self) -> list[tuple[contextvars.ContextVar[Any], contextvars.Token[Any]]]:
-        """Set what crews and agents that are made inside tools read of the flow around them."""
-        tokens: list[tuple[contextvars.ContextVar[Any], contextvars.Token[Any]]] = []
-
-        def enter(variable: contextvars.ContextVar[Any], value: Any) -> None:
-            tokens.append((variable, variable.set(value)))
-
-        if current_flow_id.get() is None:
-            enter(current_flow_id, self.flow_id)
-            enter(current_flow_name, self.name or type(self).__name__)
-            enter(current_flow_defer_trace_finalization, self._should_defer_trace_finalization())
-        if current_flow_request_id.get() is None:
-            enter(current_flow_request_id, self.flow_id)
-        return tokens
 
     async def _open_scope(self, inputs: Any) -> None:
         events.reset_order()
@@ -438,28 +405,9 @@ def new_executor(agent: Any) -> AgentExecutor:
     )
     tracing = is_tracing_enabled_in_context()
     executor.__dict__["tracing"] = tracing or None
-    _follow_traces(tracing or None)
+    flow_scope.follow_traces(tracing or None)
     remember(executor)
     return executor
-
-
-_traced: dict[str, bool] = {}  # by the setting: whether CrewAI's answer was to trace
-
-
-def _follow_traces(tracing: bool | None) -> None:
-    """What CrewAI's flows do as they are made: switch tracing, and let its listener decide whether to listen.
-
-    Without a choice of the run's own, the answer is in a file; it is read once per process and setting.
-    """
-    if tracing is None:
-        setting = os.environ.get("CREWAI_TRACING_ENABLED", "")
-        if setting not in _traced:
-            _traced[setting] = should_enable_tracing()
-            TraceCollectionListener().setup_listeners(crewai_event_bus)
-        set_tracing_enabled(_traced[setting])
-    else:
-        set_tracing_enabled(should_enable_tracing(override=tracing))
-        TraceCollectionListener().setup_listeners(crewai_event_bus)
 
 
 _living: dict[int, weakref.ref[AgentExecutor]] = {}

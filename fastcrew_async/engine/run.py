@@ -44,6 +44,7 @@ from fastcrew_async.engine.effects import Blocking, CallUser, Closing, Either, H
 from fastcrew_async.engine.equip import ready_executor
 from fastcrew_async.engine.fields import private, put
 from fastcrew_async.engine.graph import run_graph
+from fastcrew_async.engine.memory import drain, memories
 from fastcrew_async.engine.observer import reported
 from fastcrew_async.engine.outputs import outputs_of
 from fastcrew_async.engine.planning import plan
@@ -133,8 +134,8 @@ async def run_crew(
             events.tell(own, CrewKickoffFailedEvent, lambda: failed)
         raise
     finally:
-        if _memories(own):
-            await Closing(own._drain_memory_writes)
+        if memories(own):
+            await drain(own)
         if files.stored(own.id):
             await Closing(clear_files, own.id)
         events.end_run(pending)
@@ -403,8 +404,8 @@ async def _crew_output(crew: Any, outputs: list[TaskOutput]) -> CrewOutput:
     result = end.payload
     if isinstance(result, CrewOutput) and final.raw != result.raw:
         final.raw = result.raw
-    if _memories(crew):
-        await Closing(crew._drain_memory_writes)
+    if memories(crew):
+        await drain(crew)
     await events.wait_for_handlers()
     completed = {
         "crew_name": crew.name,
@@ -414,18 +415,6 @@ async def _crew_output(crew: Any, outputs: list[TaskOutput]) -> CrewOutput:
     }
     events.tell(crew, CrewKickoffCompletedEvent, lambda: completed)
     return cast(CrewOutput, result)
-
-
-def _memories(crew: Any) -> bool:
-    """Whether anything of this crew may still be saving memories."""
-    for memory in (private(crew)["_memory"], crew.memory, *(getattr(agent, "memory", None) for agent in _agents(crew))):
-        if memory is not None and not isinstance(memory, bool):
-            return True
-    return False
-
-
-def _agents(crew: Any) -> list[Any]:
-    return crew.agents if crew.manager_agent is None else [*crew.agents, crew.manager_agent]
 
 
 def _show_resuming(crew: Any) -> None:

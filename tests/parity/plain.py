@@ -16,6 +16,7 @@ UUID = re.compile(
     r"|(?<=tool-result-)[A-Za-z0-9_-]{22}"  # CrewAI's artifacts of large tool results
 )
 ADDRESS = re.compile(r"0x[0-9a-f]{6,}")
+TIME = re.compile(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+")
 # Shown by name only: they are live objects, compared through what they do.
 BY_NAME = {
     "Agent": "role",
@@ -30,7 +31,7 @@ BY_NAME = {
 def plain(value: Any, depth: int = 0) -> Any:
     """`value` as plain data; ids stay in it and are named by `Names.resolve` afterwards."""
     if value is None or (isinstance(value, (bool, int, str)) and not isinstance(value, enum.Enum)):
-        return ADDRESS.sub("0x", value) if isinstance(value, str) else value
+        return TIME.sub("time", ADDRESS.sub("0x", value)) if isinstance(value, str) else value
     if depth > 12:
         return "..."
     if isinstance(value, float):

@@ -40,6 +40,8 @@ NOT_BODY = {
     "finished_at",
     "duration_ms",
     "retrieval_time_ms",
+    "query_time_ms",
+    "save_time_ms",
 }
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from crewai import Crew
 from crewai.memory.unified_memory import Memory
 
-from fastcrew_async import workers
+from fastcrew_async.engine import encode, recall
 from fastcrew_async.testing import Request
 from tests.roads.at_once import FEW, answers, at_once, of, topics
 from tests.roads.crews import agent, crew, marks, model, task, topic_of
@@ -41,19 +41,30 @@ def knowing(folder: Path) -> Memory:
     return made
 
 
+def assert_few(threads: list[str]) -> None:
+    """As many threads as there are places for what blocks, however many runs there are; those that were there before
+    the runs are not among them."""
+    places = (recall.STORES, recall.EMBEDDERS, recall.TOUCHES)
+    workers = sum(lane.limit for lane in places) + 1  # and one for what is quick
+    beside = [name for name in threads if not name.startswith("fastcrew-worker")]
+    assert len(threads) - len(beside) <= workers
+    assert {name.partition("_")[0] for name in beside} <= {"memory-save", "memory-save-beside"}
+    assert len(beside) <= 1 + encode.QUESTIONS  # for the one memory
+
+
 async def test_every_run_recalls(tmp_path: Path) -> None:
     kept = await asyncio.to_thread(knowing, tmp_path / "memory")
     worker = agent(told)
     seen = await at_once(of(Crew(agents=[worker], tasks=[task(worker)], memory=kept)))
     assert seen.texts == [f"told <{topic}>" for topic in topics()]
-    pool = [name for name in seen.threads if name.startswith("fastcrew-worker")]
-    assert len(pool) <= workers.pool().max_workers
+    assert_few(seen.threads)
 
 
 async def test_every_run_is_saved(tmp_path: Path) -> None:
-    runs = 2 * FEW  # CrewAI saves them one after another, each with a flow of its own
+    runs = 2 * FEW  # CrewAI saves them one after another
     kept = await asyncio.to_thread(memory, tmp_path / "memory")
     seen = await at_once(of(crew(options={"memory": kept})), runs=runs)
     assert seen.texts == answers(runs)
+    assert_few(seen.threads)
     records = await asyncio.to_thread(kept.list_records)
     assert set().union(*(marks(record.content) for record in records)) >= set(topics(runs))

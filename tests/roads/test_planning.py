@@ -35,3 +35,4 @@ async def test_every_run_follows_its_own_plan() -> None:
 
     seen = await at_once(each(make))
     assert seen.texts == answers()
+    assert not seen.threads
