@@ -40,15 +40,13 @@ _DRAIN = Crew._drain_memory_writes
 
 
 async def add_memories(agent: Any, task: Any, prompt: str) -> str:
-    """`prompt` with what the agent's memory has for the task; without, where asking fails.
+    """`prompt` with what the memory of the agent, which has one, knows for the task; without, where asking fails.
 
     Raises:
         HookAborted: a hook stopped the run.
     """
     if replaced(agent, "_retrieve_memory_context", _RETRIEVE):
         return str(await OnLane(THEIRS, agent._retrieve_memory_context, task, prompt))
-    if not agent._is_any_available_memory():
-        return prompt
     about = {"task_id": str(task.id) if task else None, "source_type": "agent", "from_agent": agent, "from_task": task}
     memory = getattr(agent, "memory", None) or (getattr(agent.crew, "_memory", None) if agent.crew else None)
     found = await _retrieved(agent, memory, lambda: task.description, 5, about)
