@@ -8,6 +8,8 @@ _Scalar = TypeVar("_Scalar", None, bool, int, float, str, bytes)
 
 __all__ = [
     "Awaitable",
+    "HttpClient",
+    "HttpStream",
     "Job",
     "ResultCache",
     "Retries",
@@ -50,6 +52,39 @@ class Runtime:
     def ready(self, value: _Scalar) -> Awaitable[_Scalar]: ...
     def close(self, timeout: float = 5.0) -> bool: ...
 
+_Headers: TypeAlias = list[tuple[str, str]]
+_Answer: TypeAlias = tuple[int, _Headers, bytes]
+
+@final
+class HttpClient:
+    def __new__(
+        cls,
+        runtime: Runtime,
+        connect_timeout: float | None,
+        proxies: Sequence[tuple[str, str]],
+        no_proxy: str,
+        ca_files: Sequence[str | PathLike[str]],
+        system_cas: bool,
+        max_connections: int,
+    ) -> HttpClient: ...
+    def post(
+        self, url: str, headers: _Headers, body: bytes, read_timeout: float | None, total_timeout: float | None
+    ) -> Awaitable[_Answer]: ...
+    def post_sync(
+        self, url: str, headers: _Headers, body: bytes, read_timeout: float | None, total_timeout: float | None
+    ) -> _Answer: ...
+    def stream(
+        self, url: str, headers: _Headers, body: bytes, read_timeout: float | None, total_timeout: float | None
+    ) -> HttpStream: ...
+
+@final
+class HttpStream:
+    def open(self) -> Awaitable[_Answer]: ...
+    def open_sync(self) -> _Answer: ...
+    def next(self) -> Awaitable[list[str] | None]: ...
+    def next_sync(self) -> list[str] | None: ...
+    def close(self) -> None: ...
+
 @final
 class Retries:
     def __new__(cls, attempts: int, backoff: float, longest: float, budget: int) -> Retries: ...
@@ -77,6 +112,7 @@ class ResultCache:
 
 def canonical(arguments: Any) -> str | None: ...
 
+@final
 class Job:
     def call(self) -> Callable[[], object] | None: ...
     def set_result(self, value: object) -> None: ...

@@ -13,6 +13,8 @@ from fastcrew_async.errors import BackendUnavailableError
 
 __all__ = [
     "Awaitable",
+    "HttpClient",
+    "HttpStream",
     "Job",
     "ResultCache",
     "Retries",
@@ -57,6 +59,8 @@ backend, reason = _choose()
 if TYPE_CHECKING or backend == "rust":
     from fastcrew_async._core import (
         Awaitable,
+        HttpClient,
+        HttpStream,
         Job,
         ResultCache,
         Retries,
@@ -68,6 +72,7 @@ if TYPE_CHECKING or backend == "rust":
     )
 else:
     from fastcrew_async._fallback.bridge import Awaitable
+    from fastcrew_async._fallback.http import HttpClient, HttpStream
     from fastcrew_async._fallback.result_cache import ResultCache, canonical
     from fastcrew_async._fallback.retries import Retries
     from fastcrew_async._fallback.runtime import Runtime

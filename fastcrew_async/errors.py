@@ -8,6 +8,8 @@ FastcrewError
 ├── RuntimeClosedError (RuntimeError)          the runtime was closed, or the interpreter is exiting
 ├── ForkedProcessError (RuntimeError)          an object of the parent process was used after a fork
 ├── CorePanicError (RuntimeError)              a defect of the compiled core; please report it
+├── HttpConnectionError (ConnectionError)      no connection to a server, or it was lost
+├── HttpTimeoutError (TimeoutError)            a server did not answer in time
 └── DatabaseError
     ├── DatabaseClosedError                    the database object was closed
     ├── DatabaseOpenError (OSError)            the file cannot be opened or created
@@ -53,6 +55,14 @@ class ForkedProcessError(FastcrewError, RuntimeError):
 
 class CorePanicError(FastcrewError, RuntimeError):
     """The compiled core panicked; the call failed and the process goes on."""
+
+
+class HttpConnectionError(FastcrewError, ConnectionError):
+    """There is no connection to the server, it was lost, or what came through it is no HTTP."""
+
+
+class HttpTimeoutError(FastcrewError, TimeoutError):
+    """The server did not answer in time."""
 
 
 class DatabaseError(FastcrewError):

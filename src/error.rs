@@ -17,6 +17,14 @@ pub enum DatabaseErrorKind {
     Statement,
 }
 
+/// Which of the HTTP exceptions an error becomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HttpErrorKind {
+    /// No connection, or it was lost, or what came through it is no HTTP.
+    Connection,
+    Timeout,
+}
+
 #[derive(Debug, Clone, PartialEq, ThisError)]
 pub enum Error {
     #[error("the runtime is closed; fastcrew_async.runtime.get() makes a new one")]
@@ -32,6 +40,11 @@ pub enum Error {
     #[error("{message}")]
     Database {
         kind: DatabaseErrorKind,
+        message: String,
+    },
+    #[error("{message}")]
+    Http {
+        kind: HttpErrorKind,
         message: String,
     },
     /// A number that does not fit; Python's `OverflowError`.
@@ -50,6 +63,13 @@ impl Error {
         }
     }
 
+    pub fn http(kind: HttpErrorKind, message: impl Into<String>) -> Self {
+        Self::Http {
+            kind,
+            message: message.into(),
+        }
+    }
+
     /// The error for a payload caught by `catch_unwind` or a join handle.
     pub fn from_panic(payload: &(dyn std::any::Any + Send)) -> Self {
         let text = payload
@@ -63,7 +83,7 @@ impl Error {
 
 #[cfg(feature = "extension-module")]
 mod python {
-    use super::{DatabaseErrorKind, Error};
+    use super::{DatabaseErrorKind, Error, HttpErrorKind};
     use pyo3::exceptions::{PyOverflowError, PyValueError};
     use pyo3::prelude::*;
 
@@ -92,6 +112,10 @@ mod python {
                 Error::Forked { .. } => "ForkedProcessError",
                 Error::Panic(_) => "CorePanicError",
                 Error::Database { kind, .. } => kind.class(),
+                Error::Http { kind, .. } => match kind {
+                    HttpErrorKind::Connection => "HttpConnectionError",
+                    HttpErrorKind::Timeout => "HttpTimeoutError",
+                },
                 Error::Overflow(_) => return PyOverflowError::new_err(message),
                 Error::Invalid(_) => return PyValueError::new_err(message),
             };

@@ -2,6 +2,7 @@
 
 pub mod bridge;
 pub mod error;
+pub mod http;
 pub mod process;
 pub mod runtime;
 pub mod scheduler;
@@ -16,6 +17,8 @@ mod _core {
 
     #[pymodule_export]
     use crate::bridge::awaitable::Awaitable;
+    #[pymodule_export]
+    use crate::http::{HttpClient, HttpStream};
     #[pymodule_export]
     use crate::runtime::Runtime;
     #[pymodule_export]

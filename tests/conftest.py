@@ -16,6 +16,7 @@ from fastcrew_async import runtime, store, workers
 
 _TWINS = {
     "Awaitable": "fastcrew_async._fallback.bridge",
+    "HttpClient": "fastcrew_async._fallback.http",
     "ResultCache": "fastcrew_async._fallback.result_cache",
     "canonical": "fastcrew_async._fallback.result_cache",
     "Runtime": "fastcrew_async._fallback.runtime",

@@ -7,7 +7,7 @@ CrewAI's own HTTP client. :class:`ScriptedLLM` is a CrewAI model in the same pro
 from __future__ import annotations
 
 from fastcrew_async.testing.llm import RefusedError, ScriptedLLM
-from fastcrew_async.testing.script import Reply, Request, Script, ToolCall
+from fastcrew_async.testing.script import Fault, Reply, Request, Script, ToolCall
 from fastcrew_async.testing.server import ModelServer
 
-__all__ = ["ModelServer", "RefusedError", "Reply", "Request", "Script", "ScriptedLLM", "ToolCall"]
+__all__ = ["Fault", "ModelServer", "RefusedError", "Reply", "Request", "Script", "ScriptedLLM", "ToolCall"]

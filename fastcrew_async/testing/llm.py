@@ -10,7 +10,7 @@ from crewai.events.types.llm_events import LLMCallType
 from crewai.llms.base_llm import BaseLLM, llm_call_context
 from pydantic import PrivateAttr
 
-from fastcrew_async.testing.script import Prompter, Reply, Request, Script
+from fastcrew_async.testing.script import Prompter, Reply, Request, Script, seconds
 
 
 class RefusedError(RuntimeError):
@@ -59,7 +59,7 @@ class ScriptedLLM(BaseLLM):
         """The next reply, after blocking for the latency."""
         with llm_call_context():
             reply = self._ask(messages, tools, from_task, from_agent)
-            time.sleep(self.latency if reply.latency is None else reply.latency)
+            time.sleep(self.latency if reply.latency is None else seconds(reply.latency))
             return self._answer(reply, messages, from_task, from_agent)
 
     async def acall(
@@ -75,7 +75,7 @@ class ScriptedLLM(BaseLLM):
         """The next reply, after the latency."""
         with llm_call_context():
             reply = self._ask(messages, tools, from_task, from_agent)
-            await asyncio.sleep(self.latency if reply.latency is None else reply.latency)
+            await asyncio.sleep(self.latency if reply.latency is None else seconds(reply.latency))
             return self._answer(reply, messages, from_task, from_agent)
 
     def supports_function_calling(self) -> bool:

@@ -6,7 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 
 @dataclass(frozen=True)
@@ -17,30 +17,66 @@ class ToolCall:
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
+Latency: TypeAlias = "float | Callable[[], float]"
+"""Seconds that an answer takes, or a function that draws them: ``lambda: random.lognormvariate(0, 0.5)``."""
+
+Fault: TypeAlias = Literal["stall", "cut", "malformed", "slow"]
+"""What goes wrong with an answer of the server: it never comes, it ends half-way, its JSON is broken, or it comes byte
+by byte with ``pace`` seconds between two."""
+
+
 @dataclass(frozen=True)
 class Reply:
     """One answer of the model: text, or tool calls, or a refusal.
 
-    A ``status`` of 400 and up refuses, with the text as the error's message. ``latency``, in seconds, replaces the
-    server's or model's own. The token counts are what ``usage`` will say.
+    A ``status`` of 400 and up refuses, with the text as the error's message, and ``error`` as its further fields.
+    ``latency``, in seconds or a function that gives them, replaces the server's or model's own. The token counts are
+    what ``usage`` will say. ``fault`` and ``pace``, the seconds between two events, are for :class:`ModelServer`.
     """
 
     content: str = ""
     tool_calls: Sequence[ToolCall] = ()
     prompt_tokens: int = 10
     completion_tokens: int = 5
-    latency: float | None = None
+    latency: Latency | None = None
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    finish_reason: str | None = None
+    fault: Fault | None = None
+    pace: float = 0.0
+    error: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def rate_limited(cls, retry_after: float | None = None, **headers: str) -> Reply:
+        """A refusal with status 429; ``retry_after`` in seconds, underscores of header names are dashes."""
+        own = {name.replace("_", "-"): value for name, value in headers.items()}
+        if retry_after is not None:
+            own["retry-after"] = f"{retry_after:g}"
+        error = {"type": "requests", "code": "rate_limit_exceeded"}
+        return cls("Rate limit reached", status=429, headers=own, error=error)
+
+    @classmethod
+    def context_length_exceeded(cls, limit: int = 8192) -> Reply:
+        """The refusal of a prompt that is too long for the model, as OpenAI words it."""
+        text = f"This model's maximum context length is {limit} tokens. However, your messages resulted in more."
+        error = {"type": "invalid_request_error", "param": "messages", "code": "context_length_exceeded"}
+        return cls(text, status=400, error=error)
 
     @property
-    def usage(self) -> dict[str, int]:
+    def usage(self) -> dict[str, Any]:
         """The token counts in OpenAI's form."""
-        return {
+        usage: dict[str, Any] = {
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
             "total_tokens": self.prompt_tokens + self.completion_tokens,
         }
+        if self.cached_tokens:
+            usage["prompt_tokens_details"] = {"cached_tokens": self.cached_tokens}
+        if self.reasoning_tokens:
+            usage["completion_tokens_details"] = {"reasoning_tokens": self.reasoning_tokens}
+        return usage
 
     def functions(self, prefix: str) -> list[dict[str, Any]]:
         """The tool calls in OpenAI's form; their ids begin with ``prefix``."""
@@ -72,12 +108,14 @@ class Request:
     tools: Sequence[str] = ()
     stream: bool = False
     body: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """The HTTP headers, their names in lower case; only :class:`ModelServer` has any."""
 
     @classmethod
-    def from_body(cls, body: Mapping[str, Any]) -> Request:
+    def from_body(cls, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Request:
         """A request out of an OpenAI chat completions body."""
         tools = [tool["function"]["name"] for tool in body.get("tools") or ()]
-        return cls(body["messages"], tools, bool(body.get("stream")), body)
+        return cls(body["messages"], tools, bool(body.get("stream")), body, headers or {})
 
     @property
     def text(self) -> str:
@@ -122,3 +160,8 @@ class Prompter:
         if not isinstance(answer, Reply):
             raise TypeError(f"a script's reply must be a str, a Reply or a ToolCall, got {answer!r}")
         return answer
+
+
+def seconds(latency: Latency) -> float:
+    """A latency, drawn where it is a function."""
+    return max(0.0, latency()) if callable(latency) else latency

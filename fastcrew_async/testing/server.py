@@ -9,10 +9,10 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from fastcrew_async.testing.script import Prompter, Reply, Request, Script
+from fastcrew_async.testing.script import Latency, Prompter, Reply, Request, Script, seconds
 
 _BACKLOG = 2048
 _MAX_HEAD = 64 * 1024
@@ -26,13 +26,16 @@ class ModelServer:
         with ModelServer("It is green.", latency=0.2) as server:
             llm = LLM(model="openai/gpt-4o-mini", base_url=server.base_url, api_key="unused")
 
-    ``latency`` is the seconds a reply takes, and may be changed while the server runs.
+    ``latency`` is the seconds a reply takes, or a function that draws them, and may be changed while the server runs.
+    Faults are replies like any other: see :class:`Reply`. ``port`` 0 takes a free one.
     """
 
-    def __init__(self, script: Script, *, latency: float = 0.0) -> None:
-        if latency < 0:
+    def __init__(self, script: Script, *, latency: Latency = 0.0, port: int = 0) -> None:
+        if not callable(latency) and latency < 0:
             raise ValueError(f"latency must be 0 seconds or more, not {latency!r}")
-        self.latency = latency
+        self.latency: Latency = latency
+        self._port = port
+        self.connections = 0
         self.in_flight = 0
         self.peak_in_flight = 0
         self.answered = 0
@@ -60,7 +63,7 @@ class ModelServer:
         """Listens on a free port of 127.0.0.1 from now on."""
         if self._thread is not None:
             raise RuntimeError("the model server runs already")
-        self._socket = socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG)
+        self._socket = socket.create_server(("127.0.0.1", self._port), backlog=_BACKLOG)
         self._loop = asyncio.new_event_loop()
         self._stop = self._loop.create_future()
         self._thread = threading.Thread(target=self._run, name="model-server", daemon=True)
@@ -100,10 +103,14 @@ class ModelServer:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # Whoever goes away in the middle of anything only ends its own connection.
         gone = (ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, asyncio.CancelledError)
-        with contextlib.suppress(*gone):
-            while await self._exchange(reader, writer):
-                await writer.drain()
-        writer.close()
+        self.connections += 1
+        try:
+            with contextlib.suppress(*gone):
+                while await self._exchange(reader, writer):
+                    await writer.drain()
+        finally:
+            self.connections -= 1
+            writer.close()
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """One request and its response; whether the connection goes on."""
@@ -115,7 +122,7 @@ class ModelServer:
             writer.write(_response(404, _error(f"no {method} {path} here: POST /v1/chat/completions", 404)))
             return True
         try:
-            request = Request.from_body(json.loads(body))
+            request = Request.from_body(json.loads(body), headers)
         except (ValueError, KeyError, TypeError) as error:
             writer.write(_response(400, _error(f"not a chat completions request: {error!r}", 400)))
             return True
@@ -124,24 +131,55 @@ class ModelServer:
         self.peak_in_flight = max(self.peak_in_flight, self.in_flight)
         try:
             reply = self._reply(request)
-            await asyncio.sleep(self.latency if reply.latency is None else reply.latency)
+            if reply.fault == "stall":
+                await reader.read()  # nothing more comes, unless the client gives up
+            else:
+                await asyncio.sleep(seconds(self.latency if reply.latency is None else reply.latency))
         finally:
             self.in_flight -= 1
         if reader.at_eof():
             self.abandoned += 1
             return False
         self.answered += 1
+        if reply.status < 400 and request.stream:
+            return await self._stream(writer, request, reply)
         if reply.status >= 400:
-            writer.write(_response(reply.status, _error(reply.content, reply.status), dict(reply.headers)))
-        elif request.stream:
-            writer.write(_head(200, {"content-type": "text/event-stream", "transfer-encoding": "chunked"}))
-            for event in _events(request, reply, len(self._requests)):
-                data = f"data: {event}\n\n".encode()
-                writer.write(b"%x\r\n%b\r\n" % (len(data), data))
-            writer.write(b"0\r\n\r\n")
+            content = _error(reply.content, reply.status, reply.error)
         else:
-            writer.write(_response(200, _completion(request, reply, len(self._requests)), dict(reply.headers)))
+            content = _completion(request, reply, len(self._requests))
+        response = _response(reply.status, content, dict(reply.headers))
+        if reply.fault == "malformed":
+            response = response[:-2] + b"]]"
+        if reply.fault == "cut":
+            writer.write(response[: -len(response) // 4])
+            return False
+        if reply.fault == "slow":
+            for byte in response:
+                await _written(writer, bytes([byte]), reply.pace)
+        else:
+            writer.write(response)
         return True
+
+    async def _stream(self, writer: asyncio.StreamWriter, request: Request, reply: Reply) -> bool:
+        """The reply as events; whether the connection goes on."""
+        head = {"content-type": "text/event-stream", "transfer-encoding": "chunked", **reply.headers}
+        writer.write(_head(200, head))
+        events = list(_events(request, reply, len(self._requests)))
+        if reply.fault == "cut":
+            events = events[: len(events) // 2]
+        elif reply.fault == "malformed":
+            events[len(events) // 2] = "{" + events[len(events) // 2]
+        try:
+            for event in events:
+                data = f"data: {event}\n\n".encode()
+                for piece in (bytes([byte]) for byte in data) if reply.fault == "slow" else (data,):
+                    await _written(writer, b"%x\r\n%b\r\n" % (len(piece), piece), reply.pace)
+        except ConnectionError:
+            self.abandoned += 1
+            return False
+        if reply.fault != "cut":
+            writer.write(b"0\r\n\r\n")
+        return reply.fault != "cut"
 
     def _reply(self, request: Request) -> Reply:
         try:
@@ -161,8 +199,17 @@ def _response(status: int, body: dict[str, Any], headers: dict[str, str] | None 
     return _head(status, {**own, **(headers or {})}) + data
 
 
-def _error(message: str, status: int) -> dict[str, Any]:
-    return {"error": {"message": message, "type": "scripted_error", "param": None, "code": str(status)}}
+async def _written(writer: asyncio.StreamWriter, piece: bytes, pace: float) -> None:
+    """Write, wait until the client has taken most of what is there, and then for `pace` seconds."""
+    writer.write(piece)
+    await writer.drain()
+    if pace:
+        await asyncio.sleep(pace)
+
+
+def _error(message: str, status: int, fields: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    own = {"message": message, "type": "scripted_error", "param": None, "code": str(status)}
+    return {"error": {**own, **(fields or {})}}
 
 
 def _envelope(request: Request, number: int, kind: str) -> dict[str, Any]:
@@ -174,8 +221,12 @@ def _completion(request: Request, reply: Reply, number: int) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": reply.content or None}
     if reply.tool_calls:
         message["tool_calls"] = reply.functions(f"call_{number}")
-    choice = {"index": 0, "message": message, "finish_reason": "tool_calls" if reply.tool_calls else "stop"}
+    choice = {"index": 0, "message": message, "finish_reason": _finish(reply)}
     return {**_envelope(request, number, "chat.completion"), "choices": [choice], "usage": reply.usage}
+
+
+def _finish(reply: Reply) -> str:
+    return reply.finish_reason or ("tool_calls" if reply.tool_calls else "stop")
 
 
 def _events(request: Request, reply: Reply, number: int) -> Iterator[str]:
@@ -191,7 +242,7 @@ def _events(request: Request, reply: Reply, number: int) -> Iterator[str]:
     if reply.tool_calls:
         calls = [{"index": index, **call} for index, call in enumerate(reply.functions(f"call_{number}"))]
         yield event({"tool_calls": calls})
-    yield event({}, "tool_calls" if reply.tool_calls else "stop")
+    yield event({}, _finish(reply))
     if (request.body.get("stream_options") or {}).get("include_usage"):
         yield json.dumps({**envelope, "choices": [], "usage": reply.usage})
     yield "[DONE]"

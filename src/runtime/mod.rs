@@ -13,6 +13,7 @@ pub use python::Runtime;
 mod python {
     use super::Core;
     use crate::bridge::awaitable::Awaitable;
+    use crate::bridge::caught::caught;
     use crate::bridge::event_loop::LoopBridge;
     use crate::bridge::messenger::Messenger;
     use crate::bridge::value::Value;
@@ -20,11 +21,15 @@ mod python {
     use crate::error::Error;
     use pyo3::prelude::*;
     use std::future::Future;
+    use std::sync::mpsc::{sync_channel, RecvTimeoutError};
     use std::sync::Arc;
     use std::time::Duration;
 
     /// How long closing waits for tokio's threads once their work was dropped.
     const SHUTDOWN_BOUND: Duration = Duration::from_secs(1);
+
+    /// How often a blocking wait looks for signals; an answer ends it at once.
+    const SIGNALS: Duration = Duration::from_millis(50);
 
     /// The core's runtime of this process. ``fastcrew_async.runtime.get()`` is the usual way to it.
     #[pyclass(frozen, module = "fastcrew_async._core")]
@@ -53,6 +58,33 @@ mod python {
             let outcome = py.detach(|| self.core.handle().block_on(future));
             drop(permit);
             outcome?.into_py(py)
+        }
+    }
+
+    impl Runtime {
+        /// The blocking twin of an operation that may take long: waits for `future` with the GIL released, and ends it when a
+        /// signal, as Ctrl-C, interrupts the wait.
+        pub fn wait_interruptibly<F>(&self, py: Python<'_>, future: F) -> PyResult<Py<PyAny>>
+        where
+            F: Future<Output = Result<Value, Error>> + Send + 'static,
+        {
+            let permit = self.core.enter()?;
+            let (sender, mut answers) = sync_channel(1);
+            let task = self.core.spawn(async move {
+                let _ = sender.send(caught(future).await);
+                drop(permit);
+            });
+            loop {
+                let (answer, waiting) = py.detach(move || (answers.recv_timeout(SIGNALS), answers));
+                answers = waiting;
+                match answer {
+                    Ok(outcome) => return outcome?.into_py(py),
+                    Err(RecvTimeoutError::Disconnected) => return Err(Error::RuntimeClosed.into()),
+                    Err(RecvTimeoutError::Timeout) => {
+                        py.check_signals().inspect_err(|_| task.abort())?
+                    }
+                }
+            }
         }
     }
 
