@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 from fastcrew_async.install.apply import Target, install, status, uninstall
 
 if TYPE_CHECKING:
+    from fastcrew_async.calls import Call, call_stack
     from fastcrew_async.config import Settings, configure, settings
     from fastcrew_async.crew import AsyncCrew
+    from fastcrew_async.deadlines import time_left
     from fastcrew_async.retry import Retry
     from fastcrew_async.run import Run
     from fastcrew_async.store import Database, WriteResult
@@ -20,18 +22,22 @@ __version__ = "0.1.0"
 # Imported at first use: `import fastcrew_async` costs next to nothing, and the database works without CrewAI.
 _HOMES = {
     "AsyncCrew": "fastcrew_async.crew",
+    "Call": "fastcrew_async.calls",
     "Database": "fastcrew_async.store",
     "Retry": "fastcrew_async.retry",
     "Run": "fastcrew_async.run",
     "Settings": "fastcrew_async.config",
     "ToolPolicy": "fastcrew_async.tools",
     "WriteResult": "fastcrew_async.store",
+    "call_stack": "fastcrew_async.calls",
     "configure": "fastcrew_async.config",
     "settings": "fastcrew_async.config",
+    "time_left": "fastcrew_async.deadlines",
 }
 
 __all__ = [
     "AsyncCrew",
+    "Call",
     "Database",
     "Retry",
     "Run",
@@ -40,10 +46,12 @@ __all__ = [
     "ToolPolicy",
     "WriteResult",
     "__version__",
+    "call_stack",
     "configure",
     "install",
     "settings",
     "status",
+    "time_left",
     "uninstall",
 ]
 

@@ -13,6 +13,7 @@ from fastcrew_async.errors import BackendUnavailableError
 
 __all__ = [
     "Awaitable",
+    "CallFrame",
     "HttpClient",
     "HttpStream",
     "Job",
@@ -59,6 +60,7 @@ backend, reason = _choose()
 if TYPE_CHECKING or backend == "rust":
     from fastcrew_async._core import (
         Awaitable,
+        CallFrame,
         HttpClient,
         HttpStream,
         Job,
@@ -72,6 +74,7 @@ if TYPE_CHECKING or backend == "rust":
     )
 else:
     from fastcrew_async._fallback.bridge import Awaitable
+    from fastcrew_async._fallback.call_stack import CallFrame
     from fastcrew_async._fallback.http import HttpClient, HttpStream
     from fastcrew_async._fallback.result_cache import ResultCache, canonical
     from fastcrew_async._fallback.retries import Retries

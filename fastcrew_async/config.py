@@ -65,6 +65,14 @@ class Settings:
     replay_runs: int = _setting(_whole, "FASTCREW_ASYNC_REPLAY_RUNS", 1000)
     """How many runs keep their task outputs for ``replay``; older ones are removed. 0 stores nothing."""
 
+    max_depth: int = _setting(_whole, "FASTCREW_ASYNC_MAX_DEPTH", 100)
+    """How deep crews, agents and tool calls may be nested in each other before a call is refused with
+    :class:`~fastcrew_async.errors.ToolRecursionError`. A tool and the crew that it kicks off, or the coworker that it
+    delegates to, are two levels."""
+
+    refuse_repeats: bool = _setting(_switch, "FASTCREW_ASYNC_REFUSE_REPEATS", False)
+    """Refuse a tool call that has the name and the arguments of one it is called from, however deep."""
+
     storage_path: Path | None = None
     """The SQLite file for task outputs; by default ``fastcrew_async.db`` in CrewAI's storage folder."""
 
@@ -92,6 +100,10 @@ class Settings:
         if type(self.slice_seconds) not in (int, float) or not 0 <= self.slice_seconds <= 10:
             raise ValueError(
                 f"slice_seconds={self.slice_seconds!r} is out of range; use 0 to 10 seconds (default 0.005)"
+            )
+        if type(self.max_depth) is not int or not 1 <= self.max_depth <= 1_000_000:
+            raise ValueError(
+                f"max_depth={self.max_depth!r} is out of range; use a whole number of 1 to 1,000,000 (default 100)"
             )
         if type(self.replay_runs) is not int or self.replay_runs < 0:
             raise ValueError(

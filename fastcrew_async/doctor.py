@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _BACKEND = "FASTCREW_ASYNC_BACKEND"
 _WORKERS = "FASTCREW_ASYNC_MAX_WORKERS"
+_ABANDONED = "FASTCREW_ASYNC_MAX_ABANDONED"
 
 # Methods that the engine stands in for. Where a user's class or object has another one, theirs is called.
 _OF_AGENT = ("execute_task", "aexecute_task", "create_agent_executor")
@@ -184,7 +185,7 @@ def _writable(path: Path | None) -> bool:
 
 
 def _settings() -> Iterator[Setting]:
-    for name, default in ((_BACKEND, "auto"), (_WORKERS, "64")):
+    for name, default in ((_BACKEND, "auto"), (_WORKERS, "64"), (_ABANDONED, "64")):
         value = os.environ.get(name, "").strip()
         if value and value.lower() != default:
             yield Setting(name, value, default, "environment")

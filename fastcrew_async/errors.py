@@ -3,8 +3,10 @@
 FastcrewError
 ├── UnsupportedCrewAIError (ImportError)       install() met a CrewAI it does not know
 ├── BackendUnavailableError (ImportError)      FASTCREW_ASYNC_BACKEND=rust without the compiled core
+├── ToolRecursionError (RecursionError)        a call nested too deep, or one that repeats one of its callers
 ├── RunTimeoutError (TimeoutError)             a run did not end within the seconds that it was given
 ├── ToolTimeoutError (TimeoutError)            a tool did not answer within its timeout; CrewAI tells the model
+├── AbandonedCallsError (RuntimeError)         abandoned sync calls that still run hold all places of the worker pool
 ├── RuntimeClosedError (RuntimeError)          the runtime was closed, or the interpreter is exiting
 ├── ForkedProcessError (RuntimeError)          an object of the parent process was used after a fork
 ├── CorePanicError (RuntimeError)              a defect of the compiled core; please report it
@@ -37,12 +39,20 @@ class BackendUnavailableError(FastcrewError, ImportError):
     """The compiled core was demanded and cannot be loaded."""
 
 
+class ToolRecursionError(FastcrewError, RecursionError):
+    """A call is nested deeper than ``max_depth``, or repeats one further up its chain; the outermost run ends."""
+
+
 class RunTimeoutError(FastcrewError, TimeoutError):
     """A run took longer than the ``timeout`` it was given; it was cancelled."""
 
 
 class ToolTimeoutError(FastcrewError, TimeoutError):
     """A tool took longer than the ``timeout`` it has; an async one was cancelled, a sync one left behind."""
+
+
+class AbandonedCallsError(FastcrewError, RuntimeError):
+    """Sync calls whose runs were cancelled still run on their threads, and no place is left for another."""
 
 
 class RuntimeClosedError(FastcrewError, RuntimeError):

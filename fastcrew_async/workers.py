@@ -6,20 +6,25 @@ never returns must not hold up the interpreter's exit.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 import threading
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar, copy_context
 from functools import partial
 from itertools import count
+from time import monotonic
 from typing import Any, ParamSpec, TypeVar
 
 from fastcrew_async import runtime
-from fastcrew_async._native import Awaitable, Job, WorkQueue
+from fastcrew_async._native import Job, WorkQueue
+from fastcrew_async.calls import call_stack
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
+logger = logging.getLogger(__name__)
 _in_worker: ContextVar[bool] = ContextVar("fastcrew_async_in_worker", default=False)
 _numbers = count(1)
 
@@ -31,24 +36,33 @@ class WorkerPool:
         max_workers: the most threads; by default ``FASTCREW_ASYNC_MAX_WORKERS``, or 64. Jobs started from inside a job
             may exceed it, because the outer job holds a thread while it waits for them.
         idle_seconds: how long a thread waits for its next job before it ends.
+        max_abandoned: how many calls that were cancelled while they ran, and still run, do not count against
+            ``max_workers``; by default ``FASTCREW_ASYNC_MAX_ABANDONED``, or 64. More of them take the places of others.
 
     Raises:
-        ValueError: ``max_workers`` is less than 1, or ``FASTCREW_ASYNC_MAX_WORKERS`` is not a number.
+        ValueError: ``max_workers`` is less than 1, ``max_abandoned`` less than 0, or an environment variable is not a
+            number.
     """
 
-    def __init__(self, max_workers: int | None = None, *, idle_seconds: float = 30.0) -> None:
-        self.max_workers = _max_workers() if max_workers is None else max_workers
+    def __init__(
+        self, max_workers: int | None = None, *, idle_seconds: float = 30.0, max_abandoned: int | None = None
+    ) -> None:
+        self.max_workers = _number("FASTCREW_ASYNC_MAX_WORKERS") if max_workers is None else max_workers
+        self.max_abandoned = _number("FASTCREW_ASYNC_MAX_ABANDONED") if max_abandoned is None else max_abandoned
+        if self.max_abandoned < 0:
+            raise ValueError(f"max_abandoned must be 0 or more, not {self.max_abandoned}")
         self.idle_seconds = idle_seconds
         self.runtime = runtime.get()
-        self._queue = WorkQueue(self.runtime, self.max_workers)
+        self._queue = WorkQueue(self.runtime, self.max_workers, self.max_abandoned)
 
     def run(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
         """Run ``call(*args, **kwargs)`` in a worker, with a copy of the context, and return what it returns.
 
         Cancelled while the call waits, it never runs; cancelled while it runs, its result is dropped and the call
-        counts as abandoned.
+        counts as abandoned: it cannot be stopped and goes on to its end, which nobody waits for. A warning is logged.
 
         Raises:
+            AbandonedCallsError: abandoned calls hold all places there are.
             RuntimeClosedError: the pool or the runtime is closed.
             BaseException: whatever the call raised.
         """
@@ -62,20 +76,55 @@ class WorkerPool:
         nested = _in_worker.get()
         if not nested:
             context.run(_in_worker.set, True)
-        answer, grow = self._queue.put(partial(context.run, call), nested, group)
-        if grow:
-            self._start_worker(answer)
-        return await answer
+        begun: list[float] = []
+        answer, grow = self._queue.put(partial(_begin, begun, partial(context.run, call)), nested, group)
+        if grow and not self._start_worker() and not self._queue.stats()["workers"]:
+            answer.close()
+            raise RuntimeError("can't start new thread")
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            if begun:
+                self._tell_abandoned(begun[0])
+                self._fill_places()
+            raise
+
+    def check(self) -> None:
+        """Raise what :meth:`run` raises where abandoned calls hold all places."""
+        self._queue.check()
+
+    def hold(self, seconds: float) -> Callable[[], None]:
+        """Count a call that is abandoned after `seconds` on a thread which is not of the pool; call what this gives at
+        its end."""
+        self._queue.hold()
+        self._tell_abandoned(monotonic() - seconds)
+        return self._queue.released
 
     def stats(self) -> dict[str, int]:
-        """``workers``, ``running`` and ``waiting`` now; ``done`` and ``abandoned`` so far."""
+        """``workers``, ``running`` and ``waiting`` now, and abandoned calls that are ``still_running``; ``done`` and
+        ``abandoned`` so far."""
         return self._queue.stats()
 
     def close(self) -> None:
         """End the idle workers, and the others after their job; jobs that wait fail with ``RuntimeClosedError``."""
         self._queue.close()
 
-    def _start_worker(self, answer: Awaitable[Any]) -> None:
+    def _tell_abandoned(self, began: float) -> None:
+        logger.warning(
+            "The run of a sync call was cancelled, or is past its deadline, after %.1f s of the call: %s. "
+            "The call cannot be stopped and goes on in its thread; %d such calls do.",
+            monotonic() - began,
+            " > ".join(call.name for call in call_stack()) or "outside of a crew",
+            self.stats()["still_running"],
+        )
+
+    def _fill_places(self) -> None:
+        """Start workers for jobs that wait, in the places that abandoned ones no longer count for."""
+        while self._queue.grow():
+            if not self._start_worker():
+                return
+
+    def _start_worker(self) -> bool:
         worker = threading.Thread(
             target=_work, args=(self._queue, self.idle_seconds), name=f"fastcrew-worker-{next(_numbers)}", daemon=True
         )
@@ -84,9 +133,13 @@ class WorkerPool:
         except RuntimeError:
             # No more threads: the job waits for another worker, if there is one.
             self._queue.lost()
-            if not self._queue.stats()["workers"]:
-                answer.close()
-                raise
+            return False
+        return True
+
+
+def _begin(begun: list[float], call: Callable[[], T]) -> T:
+    begun.append(monotonic())
+    return call()
 
 
 def _work(queue: WorkQueue, idle_seconds: float) -> None:
@@ -106,12 +159,12 @@ def _answer(job: Job) -> None:
         job.set_result(result)
 
 
-def _max_workers() -> int:
-    text = os.environ.get("FASTCREW_ASYNC_MAX_WORKERS", "").strip() or "64"
+def _number(name: str) -> int:
+    text = os.environ.get(name, "").strip() or "64"
     try:
         return int(text)
     except ValueError:
-        raise ValueError(f"FASTCREW_ASYNC_MAX_WORKERS={text!r} is not a whole number; unset it or use 64") from None
+        raise ValueError(f"{name}={text!r} is not a whole number; unset it or use 64") from None
 
 
 _lock = threading.Lock()
@@ -128,6 +181,12 @@ def pool() -> WorkerPool:
                 _pool = WorkerPool()
             current = _pool
     return current
+
+
+def check() -> None:
+    """Raise ``AbandonedCallsError`` where abandoned calls hold all places of the process's pool."""
+    if _pool is not None and not _pool.runtime.closed:
+        _pool.check()
 
 
 def _forget() -> None:

@@ -47,6 +47,12 @@ pub enum Error {
         kind: HttpErrorKind,
         message: String,
     },
+    /// A tool call that is nested too deep, or repeats one of its callers.
+    #[error("{0}")]
+    Recursion(String),
+    /// Abandoned calls hold all places of the worker pool.
+    #[error("{0}")]
+    Abandoned(String),
     /// A number that does not fit; Python's `OverflowError`.
     #[error("{0}")]
     Overflow(String),
@@ -116,6 +122,8 @@ mod python {
                     HttpErrorKind::Connection => "HttpConnectionError",
                     HttpErrorKind::Timeout => "HttpTimeoutError",
                 },
+                Error::Abandoned(_) => "AbandonedCallsError",
+                Error::Recursion(_) => "ToolRecursionError",
                 Error::Overflow(_) => return PyOverflowError::new_err(message),
                 Error::Invalid(_) => return PyValueError::new_err(message),
             };

@@ -28,6 +28,8 @@ mod _core {
     #[pymodule_export]
     use crate::tools::cache_python::{canonical, ResultCache};
     #[pymodule_export]
+    use crate::tools::call_stack::CallFrame;
+    #[pymodule_export]
     use crate::tools::work_queue::{Job, WorkQueue};
 
     #[pymodule_init]

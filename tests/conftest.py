@@ -19,6 +19,7 @@ _TWINS = {
     "HttpClient": "fastcrew_async._fallback.http",
     "ResultCache": "fastcrew_async._fallback.result_cache",
     "canonical": "fastcrew_async._fallback.result_cache",
+    "CallFrame": "fastcrew_async._fallback.call_stack",
     "Runtime": "fastcrew_async._fallback.runtime",
     "Store": "fastcrew_async._fallback.store",
     "Job": "fastcrew_async._fallback.work_queue",

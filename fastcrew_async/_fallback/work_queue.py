@@ -6,6 +6,9 @@ would hold it for ever otherwise.
 
 Jobs belong to groups (a tool each). The next job is one of the group with the fewest running, and a named group never
 has more running than its share of the workers, so that a slow tool leaves room for the others.
+
+A job that is abandoned while it runs goes on to its end. Up to ``max_abandoned`` such jobs do not count against the
+limit of workers: others take their places. When abandoned jobs hold all places there are, new jobs are refused.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from typing import TypeVar, cast
 
 from fastcrew_async._fallback.bridge import Awaitable, Operation
 from fastcrew_async._fallback.runtime import Runtime
-from fastcrew_async.errors import RuntimeClosedError
+from fastcrew_async.errors import AbandonedCallsError, RuntimeClosedError
 
 T = TypeVar("T")
 _tickets = count()
@@ -34,6 +37,7 @@ class Job:
         self._ticket = next(_tickets)
         self._call: Callable[[], object] | None = call
         self._operation: Operation[object] | None = operation
+        self.abandoned = False  # while it was running; changed with the queue locked
 
     def call(self) -> Callable[[], object] | None:
         """What to call, once; None when the job was abandoned."""
@@ -67,28 +71,31 @@ class Job:
 
 
 class WorkQueue:
-    """Jobs for at most ``max_workers`` threads, which the caller runs.
+    """Jobs for at most ``max_workers`` threads, which the caller runs, and one more for each of up to
+    ``max_abandoned`` jobs that were abandoned and still run.
 
     Raises:
         ValueError: ``max_workers`` is less than 1.
     """
 
-    def __init__(self, runtime: Runtime, max_workers: int) -> None:
+    def __init__(self, runtime: Runtime, max_workers: int, max_abandoned: int) -> None:
         if max_workers < 1:
             raise ValueError(f"max_workers must be at least 1, not {max_workers}")
         self._runtime = runtime
         self._max_workers = max_workers
+        self._max_abandoned = max_abandoned
         # Dictionaries as ordered sets: the oldest first, any one removed at once.
         self._groups: dict[str, _Group] = {}
         self._nested: dict[Job, None] = {}
         self._share = max(1, max_workers - -(-max_workers // 4))  # three quarters: what one group may hold
-        self._workers = self._running = self._done = self._abandoned = 0
+        self._workers = self._running = self._done = self._abandoned = self._held = 0
         self._closed = False
         self._changed = threading.Condition()
 
     def put(self, call: Callable[[], T], nested: bool = False, group: str = "") -> tuple[Awaitable[T], bool]:
         """Queue ``call`` for a worker and give its awaitable, which belongs to the running loop. The second value says
         that the caller must start one more worker now. ``group`` is the tool that the call belongs to."""
+        self.check()
         operation: Operation[object] = Operation(self._runtime)
         job = Job(self, call, operation, None if nested else group)
         with self._changed:
@@ -96,13 +103,7 @@ class WorkQueue:
                 self._runtime.leave(operation)
                 raise RuntimeClosedError("the work queue is closed")
             (self._nested if nested else self._groups.setdefault(group, _Group()).jobs)[job] = None
-            available = self._workers - self._running
-            if nested:
-                grow = len(self._nested) > available
-            else:
-                runnable = sum(self._runnable(name) for name in self._groups) + len(self._nested)
-                grow = self._workers < self._max_workers and runnable > available
-            self._workers += grow
+            grow = self._grow(nested)
             self._changed.notify()
 
         async def start() -> T:
@@ -119,7 +120,7 @@ class WorkQueue:
         self._runtime.check_process("work queue")
         with self._changed:
             job = self._next()
-            if job is None and not self._closed and self._workers <= self._max_workers:
+            if job is None and not self._closed and self._workers <= self._most():
                 found: list[Job] = []
 
                 def come() -> bool:
@@ -134,6 +135,34 @@ class WorkQueue:
                     # It may have been the one too many that kept a waiting worker from the next job.
                     self._changed.notify()
             return job
+
+    def grow(self) -> bool:
+        """Whether the caller must start one more worker now, for jobs that wait: an abandoned one may have left its
+        place."""
+        with self._changed:
+            return not self._closed and (self._grow(True) or self._grow(False))
+
+    def check(self) -> None:
+        """Raise what ``put`` raises when abandoned calls hold all places."""
+        with self._changed:
+            if self._held < self._max_workers + self._max_abandoned:
+                return
+            raise AbandonedCallsError(
+                f"{self._held} sync calls were abandoned at a deadline or a cancellation and still run, and hold all "
+                f"places (max_workers={self._max_workers}, max_abandoned={self._max_abandoned}): give what they wait "
+                "for a timeout of its own, or set FASTCREW_ASYNC_MAX_ABANDONED higher"
+            )
+
+    def hold(self) -> None:
+        """Count a call that was abandoned on a thread which is not a worker, until it is ``released``."""
+        with self._changed:
+            self._abandoned += 1
+            self._held += 1
+
+    def released(self) -> None:
+        """A call that was counted by ``hold`` has ended."""
+        with self._changed:
+            self._held -= 1
 
     def lost(self) -> None:
         """Take back a worker that ``put`` asked for and that could not be started."""
@@ -156,7 +185,7 @@ class WorkQueue:
                 operation.complete(error=RuntimeClosedError("the work queue is closed"))
 
     def stats(self) -> dict[str, int]:
-        """Workers, running and waiting jobs now; done and abandoned jobs so far."""
+        """Workers, running and waiting jobs now, and abandoned calls that still run; done and abandoned jobs so far."""
         self._runtime.check_process("work queue")
         with self._changed:
             return {
@@ -165,7 +194,21 @@ class WorkQueue:
                 "waiting": self._waiting(),
                 "done": self._done,
                 "abandoned": self._abandoned,
+                "still_running": self._held,
             }
+
+    def _most(self) -> int:
+        return self._max_workers + min(self._held, self._max_abandoned)
+
+    def _grow(self, nested: bool) -> bool:
+        available = self._workers - self._running
+        if nested:
+            wanted = len(self._nested) > available
+        else:
+            runnable = sum(self._runnable(name) for name in self._groups) + len(self._nested)
+            wanted = self._workers < self._most() and runnable > available
+        self._workers += wanted
+        return wanted
 
     def _runnable(self, name: str) -> int:
         """How many jobs of a group could run at once if there were workers."""
@@ -180,7 +223,7 @@ class WorkQueue:
         if self._nested:
             job = next(iter(self._nested))
             del self._nested[job]
-        elif self._workers > self._max_workers:
+        elif self._workers > self._most():
             return None
         else:
             ready = [group for name, group in self._groups.items() if self._runnable(name) > 0]
@@ -200,16 +243,25 @@ class WorkQueue:
             if job in jobs:
                 del jobs[job]
                 self._tidy(job._group)
-            else:
+            elif job._operation is not None and not job.abandoned:
+                job.abandoned = True
+                self._leave_group(job)
                 self._abandoned += 1
+                self._held += 1
 
     def _finished(self, job: Job) -> None:
         with self._changed:
             self._running -= 1
             self._done += 1
-            if job._group is not None:
-                self._groups[job._group].running -= 1
-                self._tidy(job._group)
+            if job.abandoned:
+                self._held -= 1
+            else:
+                self._leave_group(job)
+
+    def _leave_group(self, job: Job) -> None:
+        if job._group is not None:
+            self._groups[job._group].running -= 1
+            self._tidy(job._group)
 
     def _tidy(self, name: str | None) -> None:
         if name is not None and not self._groups[name].jobs and not self._groups[name].running:

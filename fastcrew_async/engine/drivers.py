@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextvars
+import gc
+import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
+from fastcrew_async import workers
+from fastcrew_async.deadlines import time_left, within
 from fastcrew_async.engine.effects import Effect
 from fastcrew_async.engine.turnstile import Rank, new_rank, rank, turnstile
 
@@ -75,8 +79,9 @@ class own_run:
         if self._begun is not None:
             if kind is not None and issubclass(kind, asyncio.CancelledError):
                 self._abandoned.set()
-            rank.reset(self._begun)
-            _abandoned.reset(self._token)
+            with suppress(ValueError):  # where the collector closes a forgotten coroutine, in any context
+                rank.reset(self._begun)
+                _abandoned.reset(self._token)
 
 
 async def drive(work: Work[T], priority: int = 0) -> T:
@@ -85,6 +90,7 @@ async def drive(work: Work[T], priority: int = 0) -> T:
     `priority` counts where this is a run of its own, and not part of one.
     """
     gate = turnstile()
+    context = _own_context()
     value: Any = None
     error: BaseException | None = None
     with own_run(priority):
@@ -107,10 +113,34 @@ async def drive(work: Work[T], priority: int = 0) -> T:
                 try:
                     value = await effect.aperform()
                 except BaseException as raised:
+                    if gate.loop.is_closed():  # it has forgotten this run, which the collector closes, in any context
+                        raise
                     error = raised
                 del effect
         finally:
-            work.close()
+            if gate.loop.is_closed():
+                context.run(_collect, work)
+            else:
+                work.close()
+
+
+def _own_context() -> contextvars.Context:
+    """The current task's context itself, in which alone its variables can be put back."""
+    task: Any = asyncio.current_task()
+    if sys.version_info >= (3, 12):
+        return cast(contextvars.Context, task.get_context())
+    return next(found for found in gc.get_referents(task) if type(found) is contextvars.Context)
+
+
+class _Forgotten(BaseException):
+    """Ends the work of a loop that has closed over it. Not GeneratorExit, with which cleanup must not await."""
+
+
+def _collect(work: Work[Any]) -> None:
+    """Close `work` where nothing performs the effects of its cleanup any more."""
+    with suppress(_Forgotten, StopIteration):
+        while True:
+            work.throw(_Forgotten)
 
 
 def drive_in_place(work: Work[T]) -> T:
@@ -168,6 +198,9 @@ class Deadline(Effect):
     def perform(self) -> Any:
         outcome: Future[Any] = Future()
         abandoned = Abandoned()
+        around = time_left()
+        seconds = self.seconds if around is None else min(self.seconds, around)
+        workers.check()
 
         def run() -> None:
             _abandoned.set(abandoned)
@@ -176,10 +209,13 @@ class Deadline(Effect):
             except BaseException as error:
                 outcome.set_exception(error)
 
-        context = contextvars.copy_context()
+        with within(seconds):
+            context = contextvars.copy_context()
         threading.Thread(target=context.run, args=(run,), name="fastcrew-deadline", daemon=True).start()
-        if not _wait(outcome, self.seconds):
+        if not _wait(outcome, seconds):
             abandoned.set()
+            released = workers.pool().hold(seconds)
+            outcome.add_done_callback(lambda _: released())
             raise TimeoutError
         error = outcome.exception()
         if isinstance(error, Exception) and not isinstance(error, TimeoutError):
@@ -189,7 +225,8 @@ class Deadline(Effect):
 
     async def aperform(self) -> Any:
         try:
-            return await asyncio.wait_for(drive(self.work), self.seconds)
+            with within(self.seconds):
+                return await asyncio.wait_for(drive(self.work), self.seconds)
         except asyncio.TimeoutError as error:  # not the builtin before Python 3.11
             raise TimeoutError from error
         finally:

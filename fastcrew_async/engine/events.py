@@ -44,6 +44,7 @@ _IDLE_LISTENERS = frozenset({"crewai.events.event_listener", "crewai.events.list
 _pending: contextvars.ContextVar[set[Future[Any]] | None] = contextvars.ContextVar(
     "fastcrew_async_pending_handlers", default=None
 )
+_LONG, _KEPT = 32, 8  # open scopes, in the body of a tool
 _FLUSH_S = 30.0  # as long as CrewAI's flush() waits: a handler that starts a run of its own is waited for by that run
 # Per event class: its name, and the last set of handlers found to be only listeners that may be idle.
 _names: dict[type[BaseEvent], str] = {}
@@ -181,6 +182,17 @@ def restore(opened: Scope) -> None:
     """Make `opened` the open scopes again, whatever was opened or closed since."""
     if _event_id_stack.get() is not opened:
         _event_id_stack.set(opened)
+
+
+def shorten_scope() -> None:
+    """Keep the innermost of many open scopes, in the context of a tool's body.
+
+    Events find their parents there, the innermost two. CrewAI copies the whole of it for each event, which crews nested
+    in each other pay for with the square of their depth, and at 100 scopes (some twenty crews) it refuses to go on.
+    """
+    opened = _event_id_stack.get()
+    if len(opened) > _LONG:
+        _event_id_stack.set(opened[-_KEPT:])
 
 
 def close_scopes(mark: Scope, error: BaseException, source: Any = None) -> None:

@@ -45,6 +45,7 @@ from fastcrew_async.engine.effects import Blocking, Closing, Either, Handled
 from fastcrew_async.engine.fields import private
 from fastcrew_async.engine.loop import agent_loop
 from fastcrew_async.engine.memory import keep_answer
+from fastcrew_async.engine.nesting import working
 from fastcrew_async.engine.plan_and_execute import plan_and_execute
 from fastcrew_async.engine.seams import OURS, Pair, async_form_stands
 from fastcrew_async.engine.seams import theirs as call_theirs
@@ -152,7 +153,12 @@ class AgentExecutor(StockAgentExecutor):
 
         Raises:
             RuntimeError: it is running already, or was not fully initialised.
+            ToolRecursionError: the agent was called from too deep.
         """
+        with working(cast(Any, self.agent).role):
+            return await self._one_execution(inputs)
+
+    async def _one_execution(self, inputs: dict[str, Any]) -> dict[str, Any]:
         with self._execution_lock:
             if self._is_executing:
                 raise RuntimeError(

@@ -21,10 +21,12 @@ from crewai.utilities.streaming import (
     signal_error,
 )
 
+from fastcrew_async.deadlines import within
 from fastcrew_async.engine import collector
 from fastcrew_async.engine.copies import exclusive
 from fastcrew_async.engine.drivers import Work, drive, drive_in_place
 from fastcrew_async.engine.effects import Blocking
+from fastcrew_async.engine.nesting import entered
 from fastcrew_async.engine.run import Order, run_crew
 from fastcrew_async.errors import RunTimeoutError
 from fastcrew_async.retry import Retry
@@ -73,7 +75,8 @@ async def restored_from(crew: Any, from_checkpoint: Any) -> Any:
 async def _on_terms(crew: Crew, work: Work[CrewOutput], terms: Terms) -> CrewOutput:
     if terms.timeout is None:
         return await drive(work, terms.priority)
-    run = asyncio.create_task(drive(work, terms.priority))
+    with within(terms.timeout):
+        run = asyncio.create_task(drive(work, terms.priority))
     run.add_done_callback(lambda _: work.close())  # one that was cancelled before its start
     try:
         done, _ = await asyncio.wait({run}, timeout=terms.timeout)
@@ -127,7 +130,7 @@ def kickoff_in_place(crew: Crew, inputs: Inputs, input_files: Any = None) -> Cre
 
 
 async def _run(crew: Crew, inputs: Inputs, input_files: Any, terms: Terms = Terms()) -> CrewOutput:
-    with collector.BUSY, exclusive(crew) as taken:
+    with entered("crew", crew.name or "crew"), collector.BUSY, exclusive(crew) as taken:
         return await _work(taken, inputs, input_files, terms)
 
 
@@ -140,7 +143,7 @@ def _stream(crew: Crew, run: Callable[[Crew], Any]) -> CrewStreamingOutput:
 
     def run_streaming() -> None:
         try:
-            with collector.BUSY, exclusive(crew) as taken, _not_streaming(taken):
+            with entered("crew", crew.name or "crew"), collector.BUSY, exclusive(crew) as taken, _not_streaming(taken):
                 context.result_holder.append(run(taken))
         except Exception as error:
             signal_error(context.state, error)
@@ -160,7 +163,7 @@ def _stream_async(crew: Crew, run: Callable[[Crew], Awaitable[CrewOutput]]) -> C
 
     async def run_streaming() -> None:
         try:
-            with collector.BUSY, exclusive(crew) as taken, _not_streaming(taken):
+            with entered("crew", crew.name or "crew"), collector.BUSY, exclusive(crew) as taken, _not_streaming(taken):
                 context.result_holder.append(await run(taken))
         except Exception as error:
             signal_error(context.state, error, is_async=True)

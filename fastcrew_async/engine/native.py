@@ -39,6 +39,7 @@ from fastcrew_async.engine.effects import Blocking
 from fastcrew_async.engine.events import tell
 from fastcrew_async.engine.model import counts_here
 from fastcrew_async.engine.tool_call import ask_whether_to_cache, native_call, own_error, tool_name
+from fastcrew_async.errors import ToolRecursionError
 
 if TYPE_CHECKING:
     from fastcrew_async.engine.executor import AgentExecutor
@@ -280,6 +281,9 @@ class NativeCall:
             self.failure = detect_tool_failure(raw)
         except Exception as raised:
             error = own_error(raised)
+            if isinstance(error, ToolRecursionError):
+                self._emit_error(error)
+                raise
             self.result = self.raw = f"Error executing tool: {error}"
             self.failure = failure_from_exception(error)
             if executor.task:

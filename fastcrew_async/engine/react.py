@@ -45,7 +45,7 @@ from crewai_core.printer import PRINTER
 from fastcrew_async.engine.effects import Blocking, CallUser
 from fastcrew_async.engine.events import observed, tell
 from fastcrew_async.engine.tool_call import ask_whether_to_cache, invocation, invokes_as_crewai, own_error, tool_name
-from fastcrew_async.errors import ToolTimeoutError
+from fastcrew_async.errors import ToolRecursionError, ToolTimeoutError
 
 if TYPE_CHECKING:
     from crewai.tools.tool_calling import InstructorToolCalling, ToolCalling
@@ -302,6 +302,8 @@ class ToolUsage(StockToolUsage):
                     error = own_error(raised)
                     self.on_tool_error(tool=tool, tool_calling=calling, e=error)
                     failed = True
+                    if isinstance(error, ToolRecursionError):
+                        raise
                     self._run_attempts += 1
                     # As CrewAI, but for a tool that took its time: once is enough to wait for it.
                     retry = self._run_attempts <= self._max_parsing_attempts and type(error) is not ToolTimeoutError
@@ -367,7 +369,7 @@ class ToolUsage(StockToolUsage):
                 accepted = _accepted_arguments(tool)
                 chosen = {key: value for key, value in calling.arguments.items() if key in accepted}
                 raw = await invocation(tool, chosen, config)
-            except ToolTimeoutError:
+            except (ToolRecursionError, ToolTimeoutError):
                 raise
             except Exception:
                 raw = await invocation(tool, calling.arguments, config)

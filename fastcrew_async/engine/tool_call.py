@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import contextvars
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
@@ -23,12 +22,14 @@ from crewai.utilities.string_utils import sanitize_tool_name
 
 from fastcrew_async import tools, workers
 from fastcrew_async.config import Settings, settings
+from fastcrew_async.engine.drivers import drive, drive_in_place
 from fastcrew_async.engine.effects import CallUser, Effect
+from fastcrew_async.engine.nesting import awaited, called, entered, shortened
 from fastcrew_async.engine.observer import reported, reported_in_place
 from fastcrew_async.engine.tool_arguments import is_quiet
 from fastcrew_async.engine.tool_cache import cached, key_of
 from fastcrew_async.engine.tool_time import within, within_in_place
-from fastcrew_async.engine.waiting_tools import on_the_loop
+from fastcrew_async.engine.waiting_tools import delegation, on_the_loop
 from fastcrew_async.errors import ToolTimeoutError
 
 T = TypeVar("T")
@@ -84,11 +85,25 @@ class RunTool(Effect):
     As in CrewAI, the body sees a copy of the run's context and what it sets there stays there.
 
     Raises:
+        ToolCallRefused: the call is nested too deep.
         ToolTimeoutError: the call took longer than it may.
         Exception: what CrewAI's call raises.
     """
 
-    __slots__ = ("arguments", "asynchronous", "begin", "body", "function", "hit", "name", "quiet", "tool", "whole")
+    __slots__ = (
+        "arguments",
+        "asynchronous",
+        "begin",
+        "body",
+        "frame",
+        "function",
+        "hit",
+        "name",
+        "of_engine",
+        "quiet",
+        "tool",
+        "whole",
+    )
 
     def __init__(self, name: str, arguments: Any, tool: Any, whole: Callable[[], Any]) -> None:
         self.name = name
@@ -105,16 +120,25 @@ class RunTool(Effect):
         self.begin = begin
         self.function = function
         self.quiet = quiet
-        self.asynchronous = _async_function(function)
+        self.asynchronous, self.of_engine = _waiting(function)
 
     @reported_in_place("tool", attrgetter("name"))
     def perform(self) -> Any:
+        with entered("tool", self.name, self.arguments) as self.frame:
+            return self._perform()
+
+    @reported("tool", attrgetter("name"))
+    async def aperform(self) -> Any:
+        with entered("tool", self.name, self.arguments) as self.frame:
+            return await self._aperform()
+
+    def _perform(self) -> Any:
         policy = _policy(self.name)
         self.body = _Body(self.whole)
         started = perf_counter()
         try:
             if policy is None:
-                result = contextvars.copy_context().run(self.body)
+                result = self._call_in_place(None, 0.0) if self._delegates() else called(self.frame, self.body)
             else:
                 result = _finished(self._under(policy, True))
         except _Answered as answered:
@@ -125,8 +149,7 @@ class RunTool(Effect):
         self._count(started)
         return result
 
-    @reported("tool", attrgetter("name"))
-    async def aperform(self) -> Any:
+    async def _aperform(self) -> Any:
         policy = _policy(self.name)
         started = perf_counter()
         try:
@@ -154,21 +177,31 @@ class RunTool(Effect):
         """The body on the loop or on a worker; `begun` is what `begin` gave if it was called already."""
         work: Coroutine[Any, Any, Any]
         if self.begin is not None and self.asynchronous is not None:
-            work = cast(Any, self.asynchronous(**(self.begin() if begun is None else begun)))
+            of_tool = cast(Any, self.asynchronous(**(self.begin() if begun is None else begun)))
+            # A coworker's in a task of its own: what it sets in the context stays there.
+            work = awaited(self.frame, drive(of_tool) if self.of_engine else of_tool, apart=self.of_engine)
         else:
             if begun is None and self.begin is not None and self.quiet:
                 begun = self.begin()
             self.body = _Body(self.whole if begun is None else partial(_called, self.function, begun))
-            work = workers.pool().run_in(self.name, self.body)
+            work = workers.pool().run_in(self.name, partial(shortened, self.body))
         return await (within(self.name, seconds, work) if seconds else work)
 
     def _call_in_place(self, begun: dict[str, Any] | None, seconds: float) -> Any:
         if begun is None and self.begin is not None:
             begun = self.begin()
-        self.body = _Body(self.whole if begun is None else partial(_called, self.function, begun, self.name, seconds))
+        if self._delegates():
+            self.body = _Body(partial(_worked, self.asynchronous, begun))
+        else:
+            self.body = _Body(
+                self.whole if begun is None else partial(_called, self.function, begun, self.name, seconds)
+            )
         if seconds:
-            return within_in_place(self.name, seconds, self.body)
-        return contextvars.copy_context().run(self.body)
+            return within_in_place(self.name, seconds, partial(shortened, self.body))
+        return called(self.frame, self.body)
+
+    def _delegates(self) -> bool:
+        return self.begin is not None and self.of_engine
 
     async def _under(self, policy: _Policy, in_place: bool) -> Any:
         """The call with a timeout, and with earlier results. In place, nothing of this waits but where it stands."""
@@ -231,6 +264,11 @@ def _called(function: Callable[..., Any], arguments: dict[str, Any], name: str =
     if not asyncio.iscoroutine(result):
         return result
     return asyncio.run(within(name, seconds, result) if seconds else result)
+
+
+def _worked(work: Any, arguments: Any) -> Any:
+    """A coworker's answer, in place."""
+    return drive_in_place(work(**arguments))
 
 
 class _Policy:
@@ -331,10 +369,13 @@ def native_call(run: Callable[..., Any], arguments: dict[str, Any]) -> RunTool:
     return call
 
 
-def _async_function(function: Any) -> Callable[..., Awaitable[Any]] | None:
-    """The coroutine function behind a tool, or the async form of one of CrewAI's own; None for a sync body."""
+def _waiting(function: Any) -> tuple[Callable[..., Awaitable[Any]] | None, bool]:
+    """The coroutine function behind a tool, or the async form of one of CrewAI's own, and whether that is one of the
+    engine's; None for a sync body."""
     tool = getattr(function, "__self__", None)
     if isinstance(tool, Tool) and getattr(function, "__func__", None) is Tool._run:
         function = tool.func
-    found: Callable[..., Awaitable[Any]] | None = function if inspect.iscoroutinefunction(function) else None
-    return found or on_the_loop(function)
+    if inspect.iscoroutinefunction(function):
+        return function, False
+    work = delegation(function)
+    return (work, True) if work is not None else (on_the_loop(function), False)

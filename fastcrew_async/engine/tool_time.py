@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, TypeVar
 
+from fastcrew_async import deadlines, workers
 from fastcrew_async.engine.drivers import abandonable
 from fastcrew_async.errors import ToolTimeoutError
 
@@ -29,7 +30,7 @@ async def within(name: str, seconds: float, work: Awaitable[T]) -> T:
     Raises:
         ToolTimeoutError: it had not ended.
     """
-    with abandonable() as abandoned:
+    with deadlines.within(seconds), abandonable() as abandoned:
         task = asyncio.ensure_future(work)
     try:
         await asyncio.wait({task}, timeout=seconds)
@@ -67,7 +68,8 @@ def within_in_place(name: str, seconds: float, call: Callable[[], T]) -> T:
         except BaseException as error:
             outcome.set_exception(error)
 
-    with abandonable() as abandoned:
+    workers.check()
+    with deadlines.within(seconds), abandonable() as abandoned:
         context = contextvars.copy_context()
     threading.Thread(target=context.run, args=(run,), name="fastcrew-tool", daemon=True).start()
     try:
@@ -76,4 +78,6 @@ def within_in_place(name: str, seconds: float, call: Callable[[], T]) -> T:
         if outcome.done():
             return outcome.result()  # its own
         abandoned.set()
+        released = workers.pool().hold(seconds)
+        outcome.add_done_callback(lambda _: released())
         raise too_late(name, seconds) from None

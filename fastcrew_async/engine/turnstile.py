@@ -50,11 +50,11 @@ class Turnstile:
         "_armed",
         "_arrivals",
         "_inside",
-        "_loop",
         "_places",
         "_spent",
         "_step",
         "_waiting",
+        "loop",
         "slice",
         "steps",
         "used",
@@ -62,7 +62,7 @@ class Turnstile:
     )
 
     def __init__(self, loop: asyncio.AbstractEventLoop, slice_seconds: float) -> None:
-        self._loop = loop
+        self.loop = loop
         self.slice = slice_seconds
         self._spent = 0.0
         self._step = slice_seconds  # running mean of what one step takes
@@ -109,7 +109,7 @@ class Turnstile:
         place = rank.get() or new_rank(), next(self._arrivals)
         try:
             while True:
-                future: asyncio.Future[None] = self._loop.create_future()
+                future: asyncio.Future[None] = self.loop.create_future()
                 heappush(self._waiting, (*place, future))
                 if not self._armed:
                     self._arm()
@@ -130,7 +130,7 @@ class Turnstile:
 
     def _arm(self) -> None:
         self._armed = True
-        self._loop.call_soon(self._iteration)
+        self.loop.call_soon(self._iteration)
 
     def _iteration(self) -> None:
         self._armed = False

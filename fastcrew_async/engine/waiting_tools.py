@@ -6,7 +6,6 @@ coroutine of the engine and the MCP client one of the caller's loop, so that nei
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -17,8 +16,9 @@ from crewai.tools.agent_tools.delegate_work_tool import DelegateWorkTool
 from crewai.tools.mcp_native_tool import MCPNativeTool
 from crewai.utilities.i18n import I18N_DEFAULT
 
-from fastcrew_async.engine.drivers import drive
+from fastcrew_async.engine.drivers import Work
 from fastcrew_async.engine.paced import Paced
+from fastcrew_async.errors import ToolRecursionError
 
 _DELEGATE = DelegateWorkTool._run
 _ASK = AskQuestionTool._run
@@ -26,8 +26,8 @@ _EXECUTE = BaseAgentTool._execute
 _MCP = MCPNativeTool._run
 
 
-def on_the_loop(run: Any) -> Callable[..., Awaitable[Any]] | None:
-    """The async form of the bound method `run` of one of these tools; None for any other, or an overridden one."""
+def delegation(run: Any) -> Callable[..., Work[Any]] | None:
+    """The engine's form of the bound method `run` of a delegating tool; None for any other, or an overridden one."""
     tool = getattr(run, "__self__", None)
     function = getattr(run, "__func__", None)
     if isinstance(tool, BaseAgentTool):
@@ -38,9 +38,14 @@ def on_the_loop(run: Any) -> Callable[..., Awaitable[Any]] | None:
             return lambda task, context, coworker=None, **more: _delegate(own, task, context, coworker, more)
         if function is _ASK:
             return lambda question, context, coworker=None, **more: _delegate(own, question, context, coworker, more)
-    elif function is _MCP:
-        return lambda **arguments: _call_server(tool, arguments)
     return None
+
+
+def on_the_loop(run: Any) -> Callable[..., Awaitable[Any]] | None:
+    """The async form of the bound method `run` of a server's tool; None for any other, or an overridden one."""
+    if getattr(run, "__func__", None) is not _MCP:
+        return None
+    return lambda **arguments: _call_server(run.__self__, arguments)
 
 
 async def _delegate(tool: Any, work: str, context: str, coworker: Any, more: dict[str, Any]) -> Any:
@@ -57,8 +62,9 @@ async def _delegate(tool: Any, work: str, context: str, coworker: Any, more: dic
         return _no_such_coworker(tool, f"No agent found with role '{wanted}'")
     try:
         task = Task(description=work, agent=agent, expected_output=I18N_DEFAULT.slice("manager_request"))
-        # In a task of its own: what the coworker sets in the context stays there.
-        return await asyncio.create_task(drive(execute_task(agent, task, context, None)))
+        return await execute_task(agent, task, context, None)
+    except ToolRecursionError:  # it would be told to the model, of which each that hears of it may try again
+        raise
     except Exception as error:
         return I18N_DEFAULT.errors("agent_tool_execution_error").format(
             agent_role=tool.sanitize_agent_name(agent.role), error=str(error)

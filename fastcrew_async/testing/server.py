@@ -27,7 +27,9 @@ class ModelServer:
             llm = LLM(model="openai/gpt-4o-mini", base_url=server.base_url, api_key="unused")
 
     ``latency`` is the seconds a reply takes, or a function that draws them, and may be changed while the server runs.
-    Faults are replies like any other: see :class:`Reply`. ``port`` 0 takes a free one.
+    Faults are replies like any other: see :class:`Reply`. ``port`` 0 takes a free one. ``connections`` are those open
+    now; one whose client goes away during a reply is ``abandoned`` and closed at once, and ``closed_at`` has the time
+    (of ``time.monotonic``).
     """
 
     def __init__(self, script: Script, *, latency: Latency = 0.0, port: int = 0) -> None:
@@ -40,6 +42,7 @@ class ModelServer:
         self.peak_in_flight = 0
         self.answered = 0
         self.abandoned = 0
+        self.closed_at: list[float] = []
         self._prompter = Prompter(script)
         self._requests: list[Request] = []
         self._socket: socket.socket | None = None
@@ -133,12 +136,14 @@ class ModelServer:
             reply = self._reply(request)
             if reply.fault == "stall":
                 await reader.read()  # nothing more comes, unless the client gives up
+                early = True
             else:
-                await asyncio.sleep(seconds(self.latency if reply.latency is None else reply.latency))
+                early = await self._wait(reader, seconds(self.latency if reply.latency is None else reply.latency))
         finally:
             self.in_flight -= 1
-        if reader.at_eof():
+        if early:
             self.abandoned += 1
+            self.closed_at.append(time.monotonic())
             return False
         self.answered += 1
         if reply.status < 400 and request.stream:
@@ -180,6 +185,20 @@ class ModelServer:
         if reply.fault != "cut":
             writer.write(b"0\r\n\r\n")
         return reply.fault != "cut"
+
+    async def _wait(self, reader: asyncio.StreamReader, seconds: float) -> bool:
+        """Let the seconds pass; True, at once, when the client goes away."""
+        if seconds <= 0:
+            await asyncio.sleep(0)
+            return reader.at_eof()
+        gone = asyncio.ensure_future(reader.read(1))  # a client sends nothing before its answer
+        try:
+            await asyncio.wait({gone}, timeout=seconds)
+            return gone.done() or reader.at_eof()
+        finally:
+            gone.cancel()
+            with contextlib.suppress(ConnectionError, asyncio.CancelledError):
+                await gone
 
     def _reply(self, request: Request) -> Reply:
         try:

@@ -6,6 +6,9 @@
 //!
 //! Jobs belong to groups (a tool each). The next job is one of the group with the fewest running, and a named group never
 //! has more running than its share of the workers, so that a slow tool leaves room for the others.
+//!
+//! A job that is abandoned while it runs goes on to its end. Up to `max_abandoned` such jobs do not count against the
+//! limit of workers: others take their places. When abandoned jobs hold all places there are, new jobs are refused.
 
 use crate::bridge::awaitable::{Abort, Awaitable, Begun};
 use crate::bridge::event_loop::LoopBridge;
@@ -34,37 +37,48 @@ struct State {
     tickets: u64,
     workers: usize,
     running: usize,
+    /// Of the running ones, those that nobody waits for any more; and such calls on threads of others.
+    held: usize,
     done: u64,
     abandoned: u64,
     closed: bool,
 }
 
-/// How many workers one group may hold: three quarters, and one at least.
-fn share(max_workers: usize) -> usize {
-    (max_workers - max_workers.div_ceil(4)).max(1)
+/// How many threads there may be.
+#[derive(Clone, Copy)]
+struct Limits {
+    workers: usize,
+    abandoned: usize,
+}
+
+impl Limits {
+    /// How many workers one group may hold: three quarters, and one at least.
+    fn share(self) -> usize {
+        (self.workers - self.workers.div_ceil(4)).max(1)
+    }
 }
 
 impl State {
     /// How many jobs of a group could run at once if there were workers.
-    fn runnable(name: &str, group: &Group, max_workers: usize) -> usize {
+    fn runnable(name: &str, group: &Group, limits: Limits) -> usize {
         let waiting = group.jobs.len();
         if name.is_empty() {
             waiting
         } else {
-            waiting.min(share(max_workers).saturating_sub(group.running))
+            waiting.min(limits.share().saturating_sub(group.running))
         }
     }
 
     /// Counts a worker more if the jobs that wait need one; the caller then starts it.
-    fn grow(&mut self, max_workers: usize, nested: bool) -> bool {
+    fn grow(&mut self, limits: Limits, nested: bool) -> bool {
         let available = self.workers - self.running;
         let wanted = if nested {
             self.nested.len() > available
-        } else if self.workers < max_workers {
+        } else if self.workers < self.most(limits) {
             let runnable: usize = self
                 .groups
                 .iter()
-                .map(|(name, group)| Self::runnable(name, group, max_workers))
+                .map(|(name, group)| Self::runnable(name, group, limits))
                 .sum();
             runnable + self.nested.len() > available
         } else {
@@ -74,19 +88,35 @@ impl State {
         wanted
     }
 
+    fn most(&self, limits: Limits) -> usize {
+        limits.workers + self.held.min(limits.abandoned)
+    }
+
+    fn check(&self, limits: Limits) -> Result<(), Error> {
+        if self.held < limits.workers + limits.abandoned {
+            return Ok(());
+        }
+        Err(Error::Abandoned(format!(
+            "{} sync calls were abandoned at a deadline or a cancellation and still run, and hold all places \
+             (max_workers={}, max_abandoned={}): give what they wait for a timeout of its own, or set \
+             FASTCREW_ASYNC_MAX_ABANDONED higher",
+            self.held, limits.workers, limits.abandoned
+        )))
+    }
+
     /// The next job, which counts as running.
-    fn next(&mut self, max_workers: usize) -> Option<Py<Job>> {
+    fn next(&mut self, limits: Limits) -> Option<Py<Job>> {
         if let Some((_, job)) = self.nested.pop_first() {
             self.running += 1;
             return Some(job);
         }
-        if self.workers > max_workers {
+        if self.workers > self.most(limits) {
             return None;
         }
         let (_, group) = self
             .groups
             .iter_mut()
-            .filter(|(name, group)| Self::runnable(name, group, max_workers) > 0)
+            .filter(|(name, group)| Self::runnable(name, group, limits) > 0)
             .min_by_key(|(_, group)| (group.running, group.jobs.keys().next().copied()))?;
         let (_, job) = group.jobs.pop_first()?;
         group.running += 1;
@@ -110,9 +140,18 @@ impl State {
         removed
     }
 
-    fn finish(&mut self, job: &Job) {
+    fn finish(&mut self, job: &Job, abandoned: bool) {
         self.running -= 1;
         self.done += 1;
+        if abandoned {
+            self.held -= 1;
+        } else {
+            self.leave_group(job);
+        }
+    }
+
+    /// A job that ran, or is abandoned, leaves its place in the group's share.
+    fn leave_group(&mut self, job: &Job) {
         if let Some(name) = &job.group {
             if let Some(group) = self.groups.get_mut(name) {
                 group.running -= 1;
@@ -150,6 +189,18 @@ pub struct Job {
     group: Option<Arc<str>>,
     call: Mutex<Option<Py<PyAny>>>,
     reply: Mutex<Option<Reply>>,
+    stage: Mutex<Stage>,
+}
+
+/// Changed with the state locked.
+#[derive(Clone, Copy, PartialEq)]
+enum Stage {
+    /// In the queue, or running.
+    Wanted,
+    /// Running, and nobody waits for it.
+    Abandoned,
+    /// Not in the queue yet, or over.
+    Finished,
 }
 
 struct Reply {
@@ -167,7 +218,13 @@ impl Job {
         let removed = {
             let mut state = self.shared.lock();
             let removed = state.remove(self);
-            state.abandoned += u64::from(removed.is_none());
+            let mut stage = self.stage();
+            if removed.is_none() && *stage == Stage::Wanted {
+                *stage = Stage::Abandoned;
+                state.abandoned += 1;
+                state.held += 1;
+                state.leave_group(self);
+            }
             removed
         };
         // Both are dropped without a lock held: releasing Python objects may run Python code.
@@ -178,6 +235,10 @@ impl Job {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         drop(call);
+    }
+
+    fn stage(&self) -> MutexGuard<'_, Stage> {
+        self.stage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn is_finished(&self) -> bool {
@@ -196,7 +257,10 @@ impl Job {
 
     fn finish(&self, answer: PyResult<Py<PyAny>>) {
         if let Some(reply) = self.take_reply() {
-            self.shared.lock().finish(self);
+            let mut state = self.shared.lock();
+            let stage = std::mem::replace(&mut *self.stage(), Stage::Finished);
+            state.finish(self, stage == Stage::Abandoned);
+            drop(state);
             reply.bridge.get().hold(reply.id, answer);
             reply.completer.complete_held();
         }
@@ -243,24 +307,28 @@ impl Job {
     }
 }
 
-/// Jobs for at most `max_workers` threads, which the caller runs.
+/// Jobs for at most `max_workers` threads, which the caller runs, and one more for each of up to `max_abandoned` jobs
+/// that were abandoned and still run.
 #[pyclass(frozen, module = "fastcrew_async._core")]
 pub struct WorkQueue {
     runtime: Py<Runtime>,
-    max_workers: usize,
+    limits: Limits,
     shared: Arc<Shared>,
 }
 
 #[pymethods]
 impl WorkQueue {
     #[new]
-    fn new(runtime: Py<Runtime>, max_workers: usize) -> PyResult<Self> {
+    fn new(runtime: Py<Runtime>, max_workers: usize, max_abandoned: usize) -> PyResult<Self> {
         if max_workers == 0 {
             return Err(Error::Invalid("max_workers must be at least 1, not 0".to_owned()).into());
         }
         Ok(Self {
             runtime,
-            max_workers,
+            limits: Limits {
+                workers: max_workers,
+                abandoned: max_abandoned,
+            },
             shared: Arc::default(),
         })
     }
@@ -275,6 +343,7 @@ impl WorkQueue {
         nested: bool,
         group: &str,
     ) -> PyResult<(Awaitable, bool)> {
+        self.check()?;
         let runtime = self.runtime.get();
         let permit = runtime.core().enter()?;
         let bridge = runtime.bridge(py)?.unbind();
@@ -296,6 +365,7 @@ impl WorkQueue {
             group: group.clone(),
             call: Mutex::new(Some(call)),
             reply: Mutex::new(Some(reply)),
+            stage: Mutex::new(Stage::Finished),
         };
         let job = Py::new(py, job)?;
         let begun = Begun::new(bridge, future, id, Abort::Job(job.clone_ref(py)));
@@ -304,12 +374,13 @@ impl WorkQueue {
             if state.closed {
                 return Err(Error::RuntimeClosed.into());
             }
+            *job.get().stage() = Stage::Wanted;
             let jobs = match group {
                 Some(name) => &mut state.groups.entry(name).or_default().jobs,
                 None => &mut state.nested,
             };
             jobs.insert(ticket, job);
-            state.grow(self.max_workers, nested)
+            state.grow(self.limits, nested)
         };
         self.shared.changed.notify_one();
         Ok((Awaitable::begun(begun), grow))
@@ -323,8 +394,8 @@ impl WorkQueue {
         Ok(py.detach(|| {
             let shared = &self.shared;
             let mut state = shared.lock();
-            let mut job = state.next(self.max_workers);
-            if job.is_none() && !state.closed && state.workers <= self.max_workers {
+            let mut job = state.next(self.limits);
+            if job.is_none() && !state.closed && state.workers <= state.most(self.limits) {
                 let deadline = std::time::Instant::now().checked_add(timeout);
                 while job.is_none() && !state.closed {
                     let left = deadline.map_or(timeout, |deadline| {
@@ -337,7 +408,7 @@ impl WorkQueue {
                         Ok((state, _)) => state,
                         Err(poisoned) => poisoned.into_inner().0,
                     };
-                    job = state.next(self.max_workers);
+                    job = state.next(self.limits);
                 }
             }
             if job.is_none() {
@@ -349,6 +420,29 @@ impl WorkQueue {
             }
             job
         }))
+    }
+
+    /// Whether the caller must start one more worker now, for jobs that wait: an abandoned one may have left its place.
+    fn grow(&self) -> bool {
+        let mut state = self.shared.lock();
+        !state.closed && (state.grow(self.limits, true) || state.grow(self.limits, false))
+    }
+
+    /// Raises what `put` raises when abandoned calls hold all places.
+    fn check(&self) -> PyResult<()> {
+        Ok(self.shared.lock().check(self.limits)?)
+    }
+
+    /// Counts a call that was abandoned on a thread which is not a worker, until it is `released`.
+    fn hold(&self) {
+        let mut state = self.shared.lock();
+        state.abandoned += 1;
+        state.held += 1;
+    }
+
+    /// A call that was counted by `hold` has ended.
+    fn released(&self) {
+        self.shared.lock().held -= 1;
     }
 
     /// Takes back a worker that `put` asked for and that could not be started.
@@ -377,7 +471,7 @@ impl WorkQueue {
         Ok(())
     }
 
-    /// Workers, running and waiting jobs now; done and abandoned jobs so far.
+    /// Workers, running and waiting jobs now, and abandoned calls that still run; done and abandoned jobs so far.
     fn stats(&self) -> PyResult<BTreeMap<&'static str, u64>> {
         self.runtime.get().core().check_process("work queue")?;
         let state = self.shared.lock();
@@ -387,6 +481,7 @@ impl WorkQueue {
             ("waiting", state.waiting() as u64),
             ("done", state.done),
             ("abandoned", state.abandoned),
+            ("still_running", state.held as u64),
         ]))
     }
 

@@ -12,7 +12,7 @@ from contextvars import ContextVar
 import pytest
 
 from fastcrew_async import runtime, workers
-from fastcrew_async.errors import RuntimeClosedError
+from fastcrew_async.errors import AbandonedCallsError, RuntimeClosedError
 
 mark: ContextVar[str] = ContextVar("mark", default="none")
 
@@ -106,7 +106,7 @@ async def test_it_grows_to_its_limit_and_the_rest_waits_its_turn(make, until):
 
     tasks = [asyncio.create_task(pool.run(call, number)) for number in range(10)]
     await until(lambda: pool.stats()["running"] == 3)
-    assert pool.stats() == {"workers": 3, "running": 3, "waiting": 7, "done": 0, "abandoned": 0}
+    assert pool.stats() == {"workers": 3, "running": 3, "waiting": 7, "done": 0, "abandoned": 0, "still_running": 0}
     await until(lambda: sorted(begun) == [0, 1, 2])
     release.set()
     await run(asyncio.gather(*tasks))
@@ -165,6 +165,51 @@ async def test_cancelled_while_it_runs_it_is_counted(make, until):
     release.set()
     assert await run(pool.run(int, 5)) == 5
     assert pool.stats()["abandoned"] == 1
+
+
+async def abandoned(pool, until, release, count):
+    """Calls that are cancelled while they wait for `release`."""
+    before = pool.stats()["running"]
+    tasks = [asyncio.create_task(pool.run(release.wait, 20)) for _ in range(count)]
+    await until(lambda: pool.stats()["running"] == before + count)
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    assert all(task.cancelled() for task in tasks)
+
+
+async def test_abandoned_calls_leave_their_places_to_others_up_to_a_limit(make, until, caplog):
+    pool = make(2, max_abandoned=3)
+    release = threading.Event()
+    for count in (2, 1):  # these are replaced
+        await abandoned(pool, until, release, count)
+        assert await run(pool.run(int, 5)) == 5
+    await abandoned(pool, until, release, 1)  # and these hold a place each
+    assert await run(pool.run(int, 5)) == 5
+    await abandoned(pool, until, release, 1)
+    assert pool.stats()["still_running"] == 5
+    with pytest.raises(AbandonedCallsError, match=r"5 sync calls were abandoned .* \(max_workers=2, max_abandoned=3"):
+        await pool.run(int, 5)
+    with pytest.raises(AbandonedCallsError):
+        pool.check()
+    release.set()
+    await until(lambda: pool.stats()["still_running"] == 0)
+    assert await run(pool.run(int, 5)) == 5
+    assert pool.stats()["abandoned"] == 5
+    assert caplog.text.count("cannot be stopped") == 5
+    await until(lambda: pool.stats()["workers"] <= 2)
+
+
+async def test_a_job_that_waits_takes_the_place_of_one_that_is_abandoned(make, until):
+    pool = make(1, max_abandoned=1)
+    release = threading.Event()
+    first = asyncio.create_task(pool.run(release.wait, 20))
+    await until(lambda: pool.stats()["running"] == 1)
+    second = asyncio.create_task(pool.run(int, 5))
+    await until(lambda: pool.stats()["waiting"] == 1)
+    first.cancel()
+    assert await run(second) == 5
+    release.set()
 
 
 async def test_cancel_against_completion(make, until):
@@ -301,6 +346,8 @@ def test_the_limit_comes_from_the_environment(make, monkeypatch):
         make()
     with pytest.raises(ValueError, match="max_workers must be at least 1, not 0"):
         make(0)
+    with pytest.raises(ValueError, match="max_abandoned must be 0 or more, not -1"):
+        make(1, max_abandoned=-1)
 
 
 async def test_one_pool_serves_the_process(backend):
@@ -318,7 +365,7 @@ async def test_a_slow_tool_leaves_room_for_the_others(make, until):
     slow = [asyncio.create_task(pool.run_in("slow", lambda: release.wait(20))) for _ in range(40)]
     await until(lambda: pool.stats()["running"] == 6)
     await asyncio.sleep(0.02)
-    assert pool.stats() == {"workers": 6, "running": 6, "waiting": 34, "done": 0, "abandoned": 0}
+    assert pool.stats() == {"workers": 6, "running": 6, "waiting": 34, "done": 0, "abandoned": 0, "still_running": 0}
     for number in range(20):
         assert await run(pool.run_in("quick", lambda number=number: number)) == number
         assert await run(pool.run(int, number)) == number
