@@ -148,8 +148,12 @@ def _tell(report: Report) -> None:
         line("install()", f"refuses: {report.refusal}")
     else:
         line("install()", f"{'has replaced' if report.installed else 'would replace'} {len(report.names)} names:")
-        for name in report.names:
-            console.print(f"  {escape(name.name)}", soft_wrap=True, highlight=False)
+        owners: dict[str, list[str]] = {}
+        for target in report.names:
+            owner, _, name = target.name.rpartition(".")
+            owners.setdefault(owner, []).append(name)
+        for owner, names in owners.items():
+            console.print(f"  {escape(owner)}: {escape(', '.join(names))}", soft_wrap=True, highlight=False)
     for index, fallback in enumerate(report.fallbacks):
         line("" if index else "not on engine", f"{fallback.what}: {fallback.instead} ({fallback.why})")
     if not report.fallbacks:

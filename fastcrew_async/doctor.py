@@ -91,7 +91,7 @@ def examine(crew: Crew | None = None) -> Report:
     return Report(
         python=f"{platform.python_version()} ({platform.python_implementation()}, {sys.platform} {platform.machine()})",
         crewai=_version("crewai"),
-        crewai_supported=str(versions.SUPPORTED),
+        crewai_supported=versions.SUPPORTED,
         fastcrew_async=__version__,
         core=core,
         backend=backend,

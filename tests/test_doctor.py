@@ -221,7 +221,14 @@ def test_the_command_fits_a_screen() -> None:
     done = run("doctor")
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) <= 24
-    assert f"would replace {len(targets.patches())} names:\n  crewai.agent.core.AgentExecutor\n" in done.stdout
+    assert f"would replace {len(targets.patches())} names:\n  crewai.agent.core: AgentExecutor\n" in done.stdout
+    shown = {
+        line.split(": ")[0].strip(): line.split(": ")[1].split(", ")
+        for line in done.stdout.splitlines()
+        if ": " in line
+    }
+    for patch in targets.patches():
+        assert patch.name.rpartition(".")[2] in shown[patch.name.rpartition(".")[0]]
     assert f"crewai          {metadata.version('crewai')} (supported: " in done.stdout
 
 

@@ -37,7 +37,7 @@ from crewai.utilities.types import LLMMessage
 from crewai_core.printer import PRINTER
 from opentelemetry import baggage
 from opentelemetry.context import attach, detach
-from pydantic import PlainSerializer, PrivateAttr
+from pydantic import ConfigDict, PlainSerializer, PrivateAttr
 
 from fastcrew_async.engine import events, files, flow_scope
 from fastcrew_async.engine.drivers import drive, drive_in_place
@@ -64,6 +64,8 @@ class AgentExecutor(StockAgentExecutor):
         AgentExecutorState
     )
     is_crewai_internal: ClassVar[bool] = True
+    # Building it is a third of what importing the engine would cost: `kickoff.prepare_process` does it.
+    model_config = ConfigDict(defer_build=True)
     _reserved: bool = PrivateAttr(default=False)  # chosen for an execution that is about to start
     _retried: bool = PrivateAttr(default=False)  # its execution has failed and goes on in another executor
     _beside: bool = PrivateAttr(default=False)  # made while another one of its agent was running

@@ -26,6 +26,7 @@ from fastcrew_async.engine import collector
 from fastcrew_async.engine.copies import exclusive
 from fastcrew_async.engine.drivers import Work, drive, drive_in_place
 from fastcrew_async.engine.effects import Blocking
+from fastcrew_async.engine.executor import AgentExecutor
 from fastcrew_async.engine.nesting import entered
 from fastcrew_async.engine.run import Order, run_crew
 from fastcrew_async.errors import RunTimeoutError
@@ -37,6 +38,7 @@ Inputs = Mapping[str, Any] | None
 def prepare_process() -> None:
     """What is done once per process, before its first kickoff."""
     collector.start()
+    AgentExecutor.model_rebuild()
 
 
 @dataclass(frozen=True)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 from importlib import metadata
-
-from packaging.specifiers import SpecifierSet
-from packaging.version import Version
 
 from fastcrew_async.errors import UnsupportedCrewAIError
 from fastcrew_async.install.names import NAMES
 
-SUPPORTED = SpecifierSet(">=1.15.29,<1.16")
+SUPPORTED = ">=1.15.29,<1.16"
+_LEAST, _NEXT = (1, 15, 29), (1, 16)
 
 
 def check() -> None:
@@ -25,7 +24,7 @@ def check() -> None:
         version = metadata.version("crewai")
     except metadata.PackageNotFoundError:
         raise UnsupportedCrewAIError(f"CrewAI is not installed; install crewai{SUPPORTED}") from None
-    if not SUPPORTED.contains(Version(version), prereleases=True):
+    if not _LEAST <= _release(version) < _NEXT:
         raise UnsupportedCrewAIError(
             f"CrewAI {version} is not supported: this release is made for crewai{SUPPORTED}; install one of "
             "those, or a release of fastcrew-async made for yours"
@@ -36,6 +35,12 @@ def check() -> None:
             f"CrewAI {version} lacks {missing[0]}, which the engine needs; it was changed after its release, or by "
             f"another package (crewai{SUPPORTED} as published has it)"
         )
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """Its numbers, which is all that the range asks of a version; ``packaging`` alone would cost more to import."""
+    found = re.match(r"[0-9]+(?:\.[0-9]+)*", version)
+    return tuple(map(int, found[0].split("."))) if found else ()
 
 
 def _exists(name: str) -> bool:

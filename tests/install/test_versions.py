@@ -8,6 +8,7 @@ from pathlib import Path
 
 import crewai
 import pytest
+from packaging.specifiers import SpecifierSet
 
 from fastcrew_async.errors import UnsupportedCrewAIError
 from fastcrew_async.install import versions
@@ -21,7 +22,7 @@ def claim(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
 
 def test_the_installed_crewai_is_supported() -> None:
     versions.check()
-    assert versions.SUPPORTED.contains(crewai.__version__)
+    assert SpecifierSet(versions.SUPPORTED).contains(crewai.__version__)
 
 
 @pytest.mark.parametrize("version", ["1.15.29", "1.15.30", "1.15.99", "1.15.31a1"])
@@ -30,7 +31,7 @@ def test_supported_versions(version: str, monkeypatch: pytest.MonkeyPatch) -> No
     versions.check()
 
 
-@pytest.mark.parametrize("version", ["1.15.28", "1.16.0", "2.0", "0.1"])
+@pytest.mark.parametrize("version", ["1.15.28", "1.16", "1.16.0", "1.16.0a1", "2.0", "0.1", "unknown"])
 def test_others_are_refused_by_name(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     claim(monkeypatch, version)
     with pytest.raises(UnsupportedCrewAIError, match=rf"CrewAI {version} is not supported.*1\.15\.29"):
