@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-# Not at first use, as the others: there is a package of the name `install`, and importing it would take the name over.
+# Not at first use, as the others: there are modules of the names `install` and `stats`, and importing one of them
+# later would take the name over.
 from fastcrew_async.install.apply import Target, install, status, uninstall
+from fastcrew_async.stats import Stats, stats
 
 if TYPE_CHECKING:
     from fastcrew_async.calls import Call, call_stack
     from fastcrew_async.config import Settings, configure, settings
     from fastcrew_async.crew import AsyncCrew
     from fastcrew_async.deadlines import time_left
+    from fastcrew_async.limits import Limit, Limits
     from fastcrew_async.retry import Retry
     from fastcrew_async.run import Run
     from fastcrew_async.store import Database, WriteResult
@@ -24,6 +27,8 @@ _HOMES = {
     "AsyncCrew": "fastcrew_async.crew",
     "Call": "fastcrew_async.calls",
     "Database": "fastcrew_async.store",
+    "Limit": "fastcrew_async.limits",
+    "Limits": "fastcrew_async.limits",
     "Retry": "fastcrew_async.retry",
     "Run": "fastcrew_async.run",
     "Settings": "fastcrew_async.config",
@@ -39,9 +44,12 @@ __all__ = [
     "AsyncCrew",
     "Call",
     "Database",
+    "Limit",
+    "Limits",
     "Retry",
     "Run",
     "Settings",
+    "Stats",
     "Target",
     "ToolPolicy",
     "WriteResult",
@@ -50,6 +58,7 @@ __all__ = [
     "configure",
     "install",
     "settings",
+    "stats",
     "status",
     "time_left",
     "uninstall",

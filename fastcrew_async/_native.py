@@ -17,6 +17,7 @@ __all__ = [
     "HttpClient",
     "HttpStream",
     "Job",
+    "Limiter",
     "ResultCache",
     "Retries",
     "Runtime",
@@ -64,6 +65,7 @@ if TYPE_CHECKING or backend == "rust":
         HttpClient,
         HttpStream,
         Job,
+        Limiter,
         ResultCache,
         Retries,
         Runtime,
@@ -76,6 +78,7 @@ else:
     from fastcrew_async._fallback.bridge import Awaitable
     from fastcrew_async._fallback.call_stack import CallFrame
     from fastcrew_async._fallback.http import HttpClient, HttpStream
+    from fastcrew_async._fallback.limiter import Limiter
     from fastcrew_async._fallback.result_cache import ResultCache, canonical
     from fastcrew_async._fallback.retries import Retries
     from fastcrew_async._fallback.runtime import Runtime

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TypeVar
 
+from fastcrew_async.limits import Limits, apply, parsed
 from fastcrew_async.tools import ToolPolicy, check_seconds
 
 T = TypeVar("T")
@@ -42,6 +43,10 @@ def _switch(name: str, default: bool) -> bool:
     if text in {"0", "false", "no", "off"}:
         return False
     raise ValueError(f"{name}={text!r} is neither true nor false; use 1 or 0")
+
+
+def _limits(name: str, default: Limits | None) -> Limits | None:
+    return parsed(name, os.environ.get(name, "")) or default
 
 
 def _setting(read: Callable[[str, T], T], name: str, default: T) -> T:
@@ -89,7 +94,12 @@ class Settings:
     tool_cache_bytes: int = _setting(_whole, "FASTCREW_ASYNC_TOOL_CACHE_BYTES", 64 * 2**20)
     """How many bytes these results may take."""
 
+    limits: Limits | None = _setting(_limits, "FASTCREW_ASYNC_LIMITS", None)  # noqa: RUF009
+    """What may go on at the same time and in a minute, for all runs together (see :mod:`fastcrew_async.limits`)."""
+
     def __post_init__(self) -> None:
+        if self.limits is not None and not isinstance(self.limits, Limits):
+            raise TypeError(f"limits={self.limits!r} must be a Limits object, as Limits(kickoffs=100), or None")
         _check_tools(self.tools)
         object.__setattr__(self, "tools", dict(self.tools))
         check_seconds("tool_timeout", self.tool_timeout, "0 for no limit")
@@ -134,11 +144,13 @@ def settings() -> Settings:
     global _settings
     if _settings is None:
         _settings = Settings()
+        apply(_settings.limits)
     return _settings
 
 
 def configure(**changes: object) -> Settings:
-    """Change settings of this process; runs that have started keep theirs. Returns the settings now in force.
+    """Change settings of this process; runs that have started keep theirs, but for the limits, which apply at once.
+    Returns the settings now in force.
 
     Raises:
         TypeError: there is no such setting.
@@ -150,4 +162,6 @@ def configure(**changes: object) -> Settings:
     if unknown:
         raise TypeError(f"unknown setting {unknown[0]!r}; the settings are {', '.join(sorted(known))}")
     _settings = replace(settings(), **changes)  # type: ignore[arg-type]
+    if "limits" in changes:
+        apply(_settings.limits)
     return _settings

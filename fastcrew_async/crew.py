@@ -75,6 +75,7 @@ class AsyncCrew:
         *,
         timeout: float | None = None,
         priority: int = 0,
+        tenant: str | None = None,
     ) -> CrewOutput | CrewStreamingOutput:
         """Run the crew and give its output; what ``Crew.akickoff`` gives, a stream for a crew with ``stream=True``.
 
@@ -86,8 +87,9 @@ class AsyncCrew:
             input_files: named files for the crew's tasks.
             from_checkpoint: where to resume from, and whether to write checkpoints.
             timeout: seconds after which the run is cancelled; those of a streaming crew count from its first chunk.
-            priority: runs of a higher one get their turn on the event loop first; 0 by default. A run inside a run has
-                the place of the outer one.
+            priority: runs of a higher one get their turn on the event loop, and within the limits, first; 0 by
+                default. A run inside a run has the place of the outer one.
+            tenant: for whom the run works, where there are limits for tenants (see :mod:`fastcrew_async.limits`).
 
         Raises:
             RunTimeoutError: it did not end within `timeout`.
@@ -96,7 +98,7 @@ class AsyncCrew:
                 for one that is not in the crew; nothing has been started.
             Exception: what the run itself raised, as from CrewAI.
         """
-        terms = self._terms(inputs, input_files, timeout, priority)
+        terms = self._terms(inputs, input_files, timeout, priority, tenant)
         return await engine.kickoff(self._crew, inputs, cast(Any, input_files), from_checkpoint, terms)
 
     def start(
@@ -106,6 +108,7 @@ class AsyncCrew:
         *,
         timeout: float | None = None,
         priority: int = 0,
+        tenant: str | None = None,
     ) -> Run:
         """Start the crew in the background of the running event loop; a handle to await, to watch and to cancel.
 
@@ -114,11 +117,13 @@ class AsyncCrew:
         Raises:
             RuntimeError: no event loop is running here.
         """
-        terms = self._terms(inputs, input_files, timeout, priority)
+        terms = self._terms(inputs, input_files, timeout, priority, tenant)
         asyncio.get_running_loop()
         return Run(self._to_end(inputs, input_files, terms))
 
-    def _terms(self, inputs: Any, input_files: Any, timeout: float | None, priority: int) -> engine.Terms:
+    def _terms(
+        self, inputs: Any, input_files: Any, timeout: float | None, priority: int, tenant: str | None
+    ) -> engine.Terms:
         """What a run is asked for, checked before anything starts."""
         _check_mapping("inputs", inputs)
         _check_mapping("input_files", input_files)
@@ -126,9 +131,11 @@ class AsyncCrew:
             raise ValueError(f"timeout={timeout!r} must be a number of seconds above 0, or None for no limit")
         if type(priority) is not int:
             raise TypeError(f"priority={priority!r} must be a whole number; a higher one goes first")
+        if tenant is not None and not (isinstance(tenant, str) and tenant):
+            raise TypeError(f"tenant={tenant!r} must be a str that is not empty, or None")
         if self._order == "graph":
             graph_of(self._crew.tasks)
-        return engine.Terms(self._order, timeout, priority, self._retry)
+        return engine.Terms(self._order, timeout, priority, self._retry, tenant)
 
     async def kickoff_for_each(
         self,
@@ -140,6 +147,7 @@ class AsyncCrew:
         progress: Progress = False,
         timeout: float | None = None,
         priority: int = 0,
+        tenant: str | None = None,
     ) -> list[Any]:
         """Run the crew once for each of `inputs`; the outputs in the order of the inputs.
 
@@ -154,6 +162,7 @@ class AsyncCrew:
                 number of all.
             timeout: seconds that each run may take, from its own start.
             priority: as in :meth:`kickoff`; a batch below 0 lets other runs go first.
+            tenant: as in :meth:`kickoff`.
 
         Raises:
             TypeError: one of `inputs` is not a mapping; nothing has been started.
@@ -161,7 +170,9 @@ class AsyncCrew:
         """
         work = list(inputs)
         results: list[Any] = [None] * len(work)
-        async with aclosing(self._each(work, concurrency, return_exceptions, progress, timeout, priority)) as each:
+        async with aclosing(
+            self._each(work, concurrency, return_exceptions, progress, timeout, priority, tenant)
+        ) as each:
             async for index, result in each:
                 results[index] = result
                 if on_result is not None:
@@ -179,6 +190,7 @@ class AsyncCrew:
         progress: Progress = False,
         timeout: float | None = None,
         priority: int = 0,
+        tenant: str | None = None,
     ) -> AsyncGenerator[tuple[int, Any], None]:
         """Run the crew once for each of `inputs`; gives the index and the output of each run as it ends.
 
@@ -186,7 +198,7 @@ class AsyncCrew:
         ``async for ... in crew.as_completed(...)``, and at its ``aclose()`` where you hold it (see
         ``contextlib.aclosing``). The arguments are those of :meth:`kickoff_for_each`.
         """
-        return self._each(list(inputs), concurrency, return_exceptions, progress, timeout, priority)
+        return self._each(list(inputs), concurrency, return_exceptions, progress, timeout, priority, tenant)
 
     async def _each(
         self,
@@ -196,13 +208,14 @@ class AsyncCrew:
         progress: Progress,
         timeout: float | None,
         priority: int,
+        tenant: str | None,
     ) -> AsyncGenerator[tuple[int, Any], None]:
         if concurrency is not None and (type(concurrency) is not int or concurrency < 1):
             raise ValueError(f"concurrency={concurrency!r} must be a whole number of 1 or more, or None for no limit")
         for index, entry in enumerate(work):
             if not isinstance(entry, Mapping):
                 raise TypeError(f"inputs[{index}] must be a dict or Mapping, got {type(entry).__name__}")
-        terms = self._terms(None, None, timeout, priority)
+        terms = self._terms(None, None, timeout, priority, tenant)
         following = iter(enumerate(work))
         running: dict[asyncio.Task[Any], int] = {}
         report = _reporter(progress, len(work))

@@ -24,6 +24,8 @@ mod _core {
     #[pymodule_export]
     use crate::scheduler::python::{Retries, TaskGraph};
     #[pymodule_export]
+    use crate::scheduler::python_limiter::Limiter;
+    #[pymodule_export]
     use crate::store::PyStore;
     #[pymodule_export]
     use crate::tools::cache_python::{canonical, ResultCache};

@@ -17,6 +17,7 @@ from fastcrew_async import runtime, store, workers
 _TWINS = {
     "Awaitable": "fastcrew_async._fallback.bridge",
     "HttpClient": "fastcrew_async._fallback.http",
+    "Limiter": "fastcrew_async._fallback.limiter",
     "ResultCache": "fastcrew_async._fallback.result_cache",
     "canonical": "fastcrew_async._fallback.result_cache",
     "CallFrame": "fastcrew_async._fallback.call_stack",

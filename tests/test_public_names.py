@@ -11,7 +11,7 @@ import pytest
 import fastcrew_async
 from tests import crews  # noqa: F401  (imports CrewAI past its warnings)
 
-AT_ONCE = {"Target", "install", "status", "uninstall"}
+AT_ONCE = {"Target", "install", "Stats", "stats", "status", "uninstall"}
 
 
 def _imported_for_types() -> set[str]:

@@ -34,7 +34,7 @@ from crewai.utilities.string_utils import sanitize_tool_name
 from crewai.utilities.token_counter_callback import TokenCalcHandler
 from pydantic import BaseModel, ValidationError
 
-from fastcrew_async.engine import collector, convert, events, guardrail
+from fastcrew_async.engine import collector, convert, events, guardrail, limited
 from fastcrew_async.engine.agent import invoke
 from fastcrew_async.engine.drivers import drive, drive_in_place
 from fastcrew_async.engine.effects import Blocking
@@ -80,7 +80,7 @@ def kickoff(
     if is_inside_event_loop():
         return self.kickoff_async(messages, response_format, input_files)
     with collector.BUSY:
-        return drive_in_place(run_agent(self, messages, response_format, input_files))
+        return drive_in_place(limited.kickoff(lambda: run_agent(self, messages, response_format, input_files)))
 
 
 @wraps(_STOCK_KICKOFF_ASYNC)
@@ -102,7 +102,7 @@ async def kickoff_async(
         )
         return cast(LiteAgentOutput, again)
     with collector.BUSY:
-        return await drive(run_agent(self, messages, response_format, input_files))
+        return await drive(limited.kickoff(lambda: run_agent(self, messages, response_format, input_files)))
 
 
 def stands_for(agent: type[Agent] | Agent) -> bool:

@@ -21,8 +21,10 @@ from crewai.utilities.streaming import (
     signal_error,
 )
 
+from fastcrew_async import limits
+from fastcrew_async.config import settings
 from fastcrew_async.deadlines import within
-from fastcrew_async.engine import collector
+from fastcrew_async.engine import collector, limited
 from fastcrew_async.engine.copies import exclusive
 from fastcrew_async.engine.drivers import Work, drive, drive_in_place
 from fastcrew_async.engine.effects import Blocking
@@ -37,6 +39,7 @@ Inputs = Mapping[str, Any] | None
 
 def prepare_process() -> None:
     """What is done once per process, before its first kickoff."""
+    settings()  # from here on its limits are in force
     collector.start()
     AgentExecutor.model_rebuild()
 
@@ -49,6 +52,7 @@ class Terms:
     timeout: float | None = None
     priority: int = 0
     retry: Retry | None = None
+    tenant: str | None = None
 
 
 async def kickoff(
@@ -63,7 +67,10 @@ async def kickoff(
     if restored is not None:
         return await kickoff(cast(Crew, restored), inputs, input_files, terms=terms)
     if crew.stream:
-        return _stream_async(crew, lambda taken: _on_terms(taken, _work(taken, inputs, input_files, terms), terms))
+        return _stream_async(
+            crew,
+            lambda taken: _on_terms(taken, limited.kickoff(lambda: _work(taken, inputs, input_files, terms)), terms),
+        )
     return await _on_terms(crew, _run(crew, inputs, input_files, terms), terms)
 
 
@@ -75,6 +82,16 @@ async def restored_from(crew: Any, from_checkpoint: Any) -> Any:
 
 
 async def _on_terms(crew: Crew, work: Work[CrewOutput], terms: Terms) -> CrewOutput:
+    if terms.tenant is None:
+        return await _in_time(crew, work, terms)
+    around = limits.tenant.set(terms.tenant)
+    try:
+        return await _in_time(crew, work, terms)
+    finally:
+        limits.tenant.reset(around)
+
+
+async def _in_time(crew: Crew, work: Work[CrewOutput], terms: Terms) -> CrewOutput:
     if terms.timeout is None:
         return await drive(work, terms.priority)
     with within(terms.timeout):
@@ -103,7 +120,10 @@ async def kickoff_like_sync(crew: Crew, inputs: Inputs, input_files: Any = None)
     In a task of its own: CrewAI runs it on a thread, so it leaves no context variable behind in the caller's context.
     """
     if crew.stream:
-        return _stream_async(crew, lambda taken: _after_environment(lambda: run_crew(taken, inputs, input_files)))
+        return _stream_async(
+            crew,
+            lambda taken: _after_environment(lambda: limited.kickoff(lambda: run_crew(taken, inputs, input_files))),
+        )
     result, interrupt = await asyncio.create_task(_held(_after_environment(lambda: _run(crew, inputs, input_files))))
     if interrupt is not None:
         raise interrupt
@@ -127,11 +147,17 @@ def kickoff_in_place(crew: Crew, inputs: Inputs, input_files: Any = None) -> Cre
     """``Crew.kickoff`` on the engine: on this thread, without an event loop."""
     get_env_context()
     if crew.stream:
-        return _stream(crew, lambda taken: drive_in_place(run_crew(taken, inputs, input_files)))
+        return _stream(
+            crew, lambda taken: drive_in_place(limited.kickoff(lambda: run_crew(taken, inputs, input_files)))
+        )
     return drive_in_place(_run(crew, inputs, input_files))
 
 
 async def _run(crew: Crew, inputs: Inputs, input_files: Any, terms: Terms = Terms()) -> CrewOutput:
+    return await limited.kickoff(lambda: _exclusively(crew, inputs, input_files, terms))
+
+
+async def _exclusively(crew: Crew, inputs: Inputs, input_files: Any, terms: Terms) -> CrewOutput:
     with entered("crew", crew.name or "crew"), collector.BUSY, exclusive(crew) as taken:
         return await _work(taken, inputs, input_files, terms)
 

@@ -21,8 +21,8 @@ from crewai.utilities.i18n import I18N_DEFAULT
 from crewai.utilities.message_utils import format_message_for_llm
 from crewai_core.printer import PRINTER
 
-from fastcrew_async import workers
-from fastcrew_async.engine import events
+from fastcrew_async import limits, workers
+from fastcrew_async.engine import events, limited
 from fastcrew_async.engine.effects import Blocking, Effect
 from fastcrew_async.engine.observer import reported, reported_in_place
 from fastcrew_async.engine.paced import Paced
@@ -54,8 +54,20 @@ class CallModel(Effect):
         self.messages = messages
         self.kwargs = kwargs
 
-    @reported_in_place("model", _named)
     def perform(self) -> Any:
+        permits = limits.active
+        if permits is not None:
+            return limited.model_call_in_place(permits, self.llm, self.messages, self.kwargs, self._call)
+        return self._call()
+
+    async def aperform(self) -> Any:
+        permits = limits.active
+        if permits is not None:
+            return await limited.model_call(permits, self.llm, self.messages, self.kwargs, self._acall)
+        return await self._acall()
+
+    @reported_in_place("model", _named)
+    def _call(self) -> Any:
         scope = events.scope()
         try:
             return self.llm.call(self.messages, **self.kwargs)
@@ -63,7 +75,7 @@ class CallModel(Effect):
             events.restore(scope)
 
     @reported("model", _named)
-    async def aperform(self) -> Any:
+    async def _acall(self) -> Any:
         if not has_async_side(self.llm):
             return await workers.pool().run(self.llm.call, self.messages, **self.kwargs)
         scope = events.scope()

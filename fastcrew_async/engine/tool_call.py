@@ -22,6 +22,7 @@ from crewai.utilities.string_utils import sanitize_tool_name
 
 from fastcrew_async import tools, workers
 from fastcrew_async.config import Settings, settings
+from fastcrew_async.engine import limited
 from fastcrew_async.engine.drivers import drive, drive_in_place
 from fastcrew_async.engine.effects import CallUser, Effect
 from fastcrew_async.engine.nesting import awaited, called, entered, shortened
@@ -321,7 +322,7 @@ async def ask_whether_to_cache(cache_function: Any, arguments: Any, result: Any)
     return bool(await CallUser(cache_function, arguments, result))
 
 
-def invocation(tool: CrewStructuredTool, arguments: dict[str, Any], config: dict[str, Any]) -> RunTool:
+def invocation(tool: CrewStructuredTool, arguments: dict[str, Any], config: dict[str, Any]) -> Effect:
     """``tool.invoke(arguments, config)``, as the ReAct form calls a tool."""
     call = RunTool(
         tool.name, arguments, tool._original_tool or tool, lambda: tool.invoke(input=arguments, config=config)
@@ -340,7 +341,7 @@ def invocation(tool: CrewStructuredTool, arguments: dict[str, Any], config: dict
 
     if invokes_as_crewai(tool):
         call.take_apart(begin, tool.func, type(tool)._parse_args in _STOCK_CHECKS and is_quiet(tool.args_schema))
-    return call
+    return limited.tool(tool.name, call)
 
 
 def invokes_as_crewai(tool: Any) -> bool:
@@ -348,14 +349,14 @@ def invokes_as_crewai(tool: Any) -> bool:
     return type(tool).invoke is _STOCK_INVOKE
 
 
-def native_call(run: Callable[..., Any], arguments: dict[str, Any]) -> RunTool:
+def native_call(run: Callable[..., Any], arguments: dict[str, Any]) -> Effect:
     """``tool.run(**arguments)``, as function calling calls a tool; `run` is the bound method that CrewAI registers."""
     tool = getattr(run, "__self__", None)
     name = getattr(tool, "name", None) or getattr(run, "__name__", None)
     call = RunTool(str(name or "tool"), arguments, tool, lambda: run(**arguments))
     stock = getattr(run, "__func__", None)
     if not isinstance(tool, BaseTool) or stock not in _STOCK_RUNS or "self" in arguments:
-        return call
+        return limited.tool(str(name or "tool"), call)
 
     def begin() -> dict[str, Any]:
         validated = tool._validate_kwargs(arguments)
@@ -366,7 +367,7 @@ def native_call(run: Callable[..., Any], arguments: dict[str, Any]) -> RunTool:
 
     function = tool.func if isinstance(tool, Tool) and stock is Tool.run else tool._run
     call.take_apart(begin, function, type(tool)._validate_kwargs in _STOCK_CHECKS and is_quiet(tool.args_schema))
-    return call
+    return limited.tool(str(name or "tool"), call)
 
 
 def _waiting(function: Any) -> tuple[Callable[..., Awaitable[Any]] | None, bool]:

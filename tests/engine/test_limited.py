@@ -1,0 +1,265 @@
+"""The limits of the process, seen from crews."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from crewai import LLM, Agent, Crew
+from crewai.tools import tool
+
+import fastcrew_async
+from fastcrew_async import AsyncCrew, Limit, Limits, limits
+from fastcrew_async.engine.kickoff import kickoff_in_place
+from fastcrew_async.errors import RunTimeoutError
+from fastcrew_async.testing import ModelServer, Reply, ScriptedLLM, ToolCall
+from tests import crews
+from tests.crews import storage  # noqa: F401
+
+
+@pytest.fixture(autouse=True)
+def put_back(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(limits, "_permits", None)
+    monkeypatch.setattr(limits, "active", None)
+    before = fastcrew_async.settings().limits
+    yield
+    fastcrew_async.configure(limits=before)
+
+
+def limit(**fields: Any) -> None:
+    fastcrew_async.configure(limits=Limits(**{"learn": False, **fields}))
+
+
+class Counting(ScriptedLLM):
+    """Knows how many of its calls were under way at once, and in which order they came."""
+
+    async def acall(self, messages: Any, *args: Any, **kwargs: Any) -> Any:
+        global now, most
+        now, most = now + 1, max(most, now + 1)
+        try:
+            return await super().acall(messages, *args, **kwargs)
+        finally:
+            now -= 1
+
+
+now = most = 0
+
+
+@pytest.fixture(autouse=True)
+def count_anew() -> None:
+    global now, most
+    now = most = 0
+
+
+def counting(script: Any = "done", **fields: Any) -> Crew:
+    return crews.crew(llm=Counting(script, latency=0.005, **fields))
+
+
+async def run(crew: Crew, times: int, **terms: Any) -> None:
+    one = AsyncCrew(crew)
+    await asyncio.wait_for(asyncio.gather(*(one.kickoff({"topic": "tea"}, **terms) for _ in range(times))), 30)
+
+
+def free() -> bool:
+    return all((found.used, found.waiting) == (0, 0) for found in fastcrew_async.stats().limits.values())
+
+
+async def test_calls_of_a_model_at_once() -> None:
+    limit(model=Limit(concurrent=2))
+    await run(counting(), 10)
+    found = fastcrew_async.stats().limits["model:scripted"]
+    assert (most, found.granted, found.used) == (2, 10, 0)
+    assert found.waited_seconds > 0
+
+
+async def test_a_single_model_may_have_a_limit_of_its_own() -> None:
+    limit(model=Limit(concurrent=1), keys={"model:openai/scripted": Limit(concurrent=4)})
+    await run(counting(), 10)
+    assert most == 4
+
+
+async def test_kickoffs_at_once() -> None:
+    limit(kickoffs=3)
+    await run(counting(), 10)
+    assert most == 3
+    assert set(fastcrew_async.stats().limits) == {"kickoffs"}
+
+
+async def test_tenants() -> None:
+    limit(tenant=Limit(concurrent=1), keys={"tenant:big": Limit(concurrent=3), "kickoffs:small": Limit(concurrent=1)})
+    crew = counting()
+    await asyncio.gather(run(crew, 5, tenant="small"), run(crew, 10, tenant="big"), run(crew, 5))
+    found = fastcrew_async.stats().limits
+    assert {key: one.granted for key, one in found.items()} == {
+        "tenant:big": 10,
+        "tenant:small": 5,
+        "kickoffs:small": 5,
+    }
+    with pytest.raises(TypeError, match="tenant=5 must be a str"):
+        await AsyncCrew(crew).kickoff({"topic": "tea"}, tenant=5)  # type: ignore[arg-type]
+    assert limits.tenant.get() is None
+
+
+async def test_a_host() -> None:
+    limit(host=Limit(concurrent=1))
+    await run(counting(base_url="http://one.example:8000/v1"), 3)
+    assert (most, set(fastcrew_async.stats().limits)) == (1, {"host:one.example:8000"})
+
+
+async def test_an_interactive_kickoff_overtakes_a_batch_by_its_model_calls() -> None:
+    limit(model=Limit(concurrent=1))
+    answered: list[str] = []
+
+    def script(request: Any) -> str:
+        answered.append(crews.echo(request))
+        return "done"
+
+    crew = AsyncCrew(crews.crew(llm=ScriptedLLM(script, latency=0.002)))
+    batch = asyncio.create_task(crew.kickoff_for_each([{"topic": "batch"}] * 30, priority=-1))
+    while len(answered) < 3:
+        await asyncio.sleep(0.001)
+    before = len(answered)
+    await asyncio.wait_for(crew.kickoff({"topic": "me"}), 10)
+    assert answered.index("me") - before <= 2  # the call under way, and one that began while ours was prepared
+    await asyncio.wait_for(batch, 30)
+
+
+async def test_tokens_are_settled_with_what_the_model_used() -> None:
+    limit(model=Limit(tokens=100_000))
+    crew = crews.crew(llm=ScriptedLLM(Reply("done", prompt_tokens=300, completion_tokens=33), max_tokens=5000))
+    await run(crew, 3)
+    found = fastcrew_async.stats().limits["model:scripted"]
+    assert (found.tokens, found.reserved) == (999, 0)
+
+
+async def test_a_tool_at_once_and_one_inside_itself() -> None:
+    inside = most_inside = 0
+
+    @tool("slow")
+    async def slow(text: str) -> str:
+        """Takes a while."""
+        nonlocal inside, most_inside
+        inside, most_inside = inside + 1, max(most_inside, inside + 1)
+        await asyncio.sleep(0.002)
+        if text == "outer":
+            await inner.kickoff({"topic": "inner"})
+        inside -= 1
+        return "pong"
+
+    def script(request: Any) -> Any:
+        if "pong" in request.text:
+            return "done"
+        return Reply(tool_calls=[ToolCall("slow", {"text": "outer" if "outer" in request.text else "inner"})])
+
+    limit(tool=Limit(concurrent=2), kickoffs=4)
+    crew = crews.crew(script, tools=[slow])
+    inner = AsyncCrew(crews.crew(script, tools=[slow]))
+    await run(crew, 8)
+    assert most_inside == 2
+    limit(tool=Limit(concurrent=1), kickoffs=1)
+    outer = AsyncCrew(crews.crew(script, tools=[slow]))
+    await asyncio.wait_for(outer.kickoff({"topic": "outer"}), 20)
+    assert free()
+
+
+async def test_a_timeout_while_waiting_is_the_runs() -> None:
+    for given in ({"kickoffs": 1}, {"model": Limit(concurrent=1)}):
+        limit(**given)
+        crew = AsyncCrew(crews.crew(llm=ScriptedLLM("done", latency=0.3)))
+        first = asyncio.create_task(crew.kickoff({"topic": "tea"}))
+        await asyncio.sleep(0.05)
+        with pytest.raises(RunTimeoutError):
+            await crew.kickoff({"topic": "tea"}, timeout=0.05)
+        second = asyncio.create_task(crew.kickoff({"topic": "tea"}))
+        await asyncio.sleep(0.02)
+        second.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await second
+        await first
+        assert free()
+
+
+def test_in_place_too() -> None:
+    limit(kickoffs=1, model=Limit(concurrent=1, requests=100))
+    crew = crews.crew(llm=ScriptedLLM("done", latency=0.005))
+    threads = [threading.Thread(target=kickoff_in_place, args=(crew, {"topic": "tea"})) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert {key: one.granted for key, one in fastcrew_async.stats().limits.items()} == {
+        "kickoffs": 4,
+        "model:scripted": 4,
+    }
+    assert free()
+
+
+async def test_a_model_without_an_async_side_waits_off_the_worker_threads() -> None:
+    class Sync(ScriptedLLM):
+        def call(self, *args: Any, **kwargs: Any) -> Any:
+            return super().call(*args, **kwargs)
+
+    limit(model=Limit(concurrent=1))
+    await run(crews.crew(llm=Sync("done")), 4)
+    assert fastcrew_async.stats().limits["model:scripted"].granted == 4
+
+
+async def test_agents_alone_are_kickoffs_too() -> None:
+    limit(kickoffs=1)
+    agent: Agent = crews.agent(llm=Counting("done", latency=0.005))
+    from fastcrew_async.engine.agent_kickoff import kickoff_async
+
+    await asyncio.gather(*(kickoff_async(agent, "hello") for _ in range(3)))
+    assert (most, free()) == (1, True)
+
+
+@pytest.fixture
+def serve() -> Iterator[Any]:
+    """Model servers, closed off the loop."""
+    servers: list[ModelServer] = []
+
+    def start(script: Any) -> ModelServer:
+        servers.append(ModelServer(script).start())
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+def remote(server: ModelServer, **fields: Any) -> LLM:
+    return LLM(model="openai/gpt-4o-mini", base_url=server.base_url, api_key="unused", max_retries=0, **fields)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_providers_headers_are_heard(stream: bool, serve: Any) -> None:
+    headers = {
+        "x-ratelimit-limit-requests": "50",
+        "x-ratelimit-remaining-requests": "49",
+        "x-ratelimit-reset-requests": "1s",
+    }
+    fastcrew_async.configure(limits=Limits())
+    crew = crews.crew(llm=remote(serve(Reply("Final Answer: done", headers=headers)), stream=stream))
+    await run(crew, 2)
+    await asyncio.to_thread(kickoff_in_place, crew, {"topic": "tea"})
+    found = fastcrew_async.stats().limits["model:gpt-4o-mini"]
+    assert (found.requests_limit, found.granted) == (50, 3)
+    assert free()
+
+
+async def test_after_a_refusal_the_next_calls_wait(serve: Any) -> None:
+    refusal = Reply("slow down", status=429, headers={"retry-after": "0.2"})
+    limit(model=Limit(concurrent=5))
+    await run(crews.crew(llm=remote(serve([refusal, Reply("Final Answer: done")]))), 1)  # CrewAI asks once more
+    found = fastcrew_async.stats().limits["model:gpt-4o-mini"]
+    assert (found.granted, found.refused) == (2, 1)
+    assert found.waited_seconds > 0.05
+    assert free()
+
+
+async def test_without_limits_nothing_is_asked_for() -> None:
+    await run(counting(), 3)
+    assert (most, limits.active, fastcrew_async.stats().limits) == (3, None, {})
