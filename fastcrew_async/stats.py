@@ -44,13 +44,14 @@ class LimitStats:
 
 @dataclass(frozen=True)
 class WorkerStats:
-    """The worker pool: threads, jobs under way and waiting now; done and abandoned so far."""
+    """The worker pool: threads, jobs under way and waiting now; done and abandoned so far, and abandoned calls that go on."""
 
     workers: int
     running: int
     waiting: int
     done: int
     abandoned: int
+    still_running: int
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def _limit_stats() -> dict[str, LimitStats]:
 def _worker_stats() -> WorkerStats:
     workers = sys.modules.get("fastcrew_async.workers")
     pool = None if workers is None else workers._pool
-    return WorkerStats(0, 0, 0, 0, 0) if pool is None else WorkerStats(**pool.stats())
+    return WorkerStats(0, 0, 0, 0, 0, 0) if pool is None else WorkerStats(**pool.stats())
 
 
 def _turnstile_stats() -> TurnstileStats | None:

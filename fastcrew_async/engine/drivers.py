@@ -44,6 +44,11 @@ class Abandoned:
 _abandoned: contextvars.ContextVar[Abandoned | None] = contextvars.ContextVar("fastcrew_async_abandoned", default=None)
 
 
+def is_abandoned() -> bool:
+    """Whether what is driven here in place has been abandoned: by a cancellation around it, or its deadline."""
+    return bool(_abandoned.get())
+
+
 @contextmanager
 def abandonable() -> Iterator[Abandoned]:
     """What is begun in here starts nothing further once the given mark is set."""

@@ -126,8 +126,7 @@ async def model_call(permits: Permits, llm: Any, request: Any, kwargs: Any, call
     permit = await permits.acquire(keys, used.begin(permits, llm, request, kwargs), rank.get() or new_rank())
     calling = _Calling(permits, _model_key(permits, llm), permit.ticket)
     around = _calling.set(calling)
-    if permits.learns:
-        _listen(llm)
+    _listen(llm)
     took = None
     try:
         answer = await call()
@@ -150,8 +149,7 @@ def model_call_in_place(permits: Permits, llm: Any, request: Any, kwargs: Any, c
     permit = _acquire_in_place(permits, keys, used.begin(permits, llm, request, kwargs))
     calling = _Calling(permits, _model_key(permits, llm), permit.ticket)
     around = _calling.set(calling)
-    if permits.learns:
-        _listen(llm)
+    _listen(llm)
     took = None
     try:
         answer = call()
