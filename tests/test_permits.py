@@ -66,7 +66,7 @@ async def test_a_window_opens_again_by_itself(give: Any) -> None:
     given = give(requests=2, window=0.05)
     took = await asyncio.wait_for(asyncio.gather(*(given.acquire(KEY, 0, ANY) for _ in range(6))), 5)
     assert len(took) == 6
-    assert given.stats()[0][5] >= 0.05 * 6  # two waited once, two twice
+    assert given.stats()[0][5] > 0.2  # two waited once, two twice
     assert not given._loops
 
 
