@@ -234,6 +234,13 @@ def remote(server: ModelServer, **fields: Any) -> LLM:
     return LLM(model="openai/gpt-4o-mini", base_url=server.base_url, api_key="unused", max_retries=0, **fields)
 
 
+async def closed(crew: Crew) -> None:
+    """The crew's client, which would otherwise outlive its loop."""
+    llm: Any = crew.agents[0].llm
+    await llm._async_client.close()
+    llm._client.close()
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_the_providers_headers_are_heard(stream: bool, serve: Any) -> None:
     headers = {
@@ -248,6 +255,7 @@ async def test_the_providers_headers_are_heard(stream: bool, serve: Any) -> None
     found = fastcrew_async.stats().limits["model:gpt-4o-mini"]
     assert (found.requests_limit, found.granted) == (50, 3)
     assert free()
+    await closed(crew)
 
 
 async def test_after_a_refusal_the_next_calls_wait(serve: Any) -> None:
@@ -261,6 +269,7 @@ async def test_after_a_refusal_the_next_calls_wait(serve: Any) -> None:
     with pytest.raises(RunTimeoutError):
         await AsyncCrew(crew).kickoff({"topic": "tea"}, timeout=0.1)
     assert free()
+    await closed(crew)
 
 
 async def test_without_limits_nothing_is_asked_for() -> None:
