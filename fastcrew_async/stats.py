@@ -44,7 +44,7 @@ class LimitStats:
 
 @dataclass(frozen=True)
 class WorkerStats:
-    """The worker pool: threads, jobs under way and waiting now; done, abandoned so far; abandoned calls still going on."""
+    """The worker pool: threads, jobs under way and waiting now; done and abandoned so far; abandoned ones that go on."""
 
     workers: int
     running: int
