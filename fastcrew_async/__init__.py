@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fastcrew_async.crew import AsyncCrew
     from fastcrew_async.deadlines import time_left
     from fastcrew_async.limits import Limit, Limits
+    from fastcrew_async.model.llm import LLM
     from fastcrew_async.retry import Retry
     from fastcrew_async.run import Run
     from fastcrew_async.store import Database, WriteResult
@@ -29,6 +30,7 @@ _HOMES = {
     "Database": "fastcrew_async.store",
     "Limit": "fastcrew_async.limits",
     "Limits": "fastcrew_async.limits",
+    "LLM": "fastcrew_async.model.llm",
     "Retry": "fastcrew_async.retry",
     "Run": "fastcrew_async.run",
     "Settings": "fastcrew_async.config",
@@ -40,10 +42,11 @@ _HOMES = {
     "time_left": "fastcrew_async.deadlines",
 }
 
-__all__ = [
+__all__ = [  # noqa: RUF022 (sorted as `dir()` sorts)
     "AsyncCrew",
     "Call",
     "Database",
+    "LLM",
     "Limit",
     "Limits",
     "Retry",

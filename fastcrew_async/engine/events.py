@@ -90,6 +90,14 @@ def tell(
     return _pass_over(source, kind), None
 
 
+def passed_over(source: Any, kind: type[BaseEvent]) -> bool:
+    """Whether nobody can observe an event of `kind`; then it has been passed over, as by :func:`tell`."""
+    if observed(kind):
+        return False
+    _pass_over(source, kind)
+    return True
+
+
 def observed(kind: type[BaseEvent]) -> bool:
     """Whether anything can see an event of `kind` that is emitted here and now."""
     bus = crewai_event_bus

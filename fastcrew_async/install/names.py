@@ -341,6 +341,7 @@ NAMES = (
     "crewai.tools.structured_tool:CrewStructuredTool._run",
     "crewai.tools.structured_tool:CrewStructuredTool.formatted_description",
     "crewai.tools.structured_tool:CrewStructuredTool.invoke",
+    "crewai.tools.tool_failure:ToolExecutionFailedError.__init__",
     "crewai.tools.tool_failure:ToolFailureReason.INVALID_INPUT",
     "crewai.tools.tool_failure:ToolFailureReason.UNKNOWN_TOOL",
     "crewai.tools.tool_failure:ToolFailureReason.USAGE_LIMIT",

@@ -121,7 +121,7 @@ class ModelServer:
         method, path, _ = head[0].split(" ", 2)
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:-2])}
         body = await reader.readexactly(int(headers.get("content-length", 0)))
-        if (method, path) != ("POST", "/v1/chat/completions"):
+        if (method, path.partition("?")[0]) != ("POST", "/v1/chat/completions"):
             writer.write(_response(404, _error(f"no {method} {path} here: POST /v1/chat/completions", 404)))
             return True
         try:
