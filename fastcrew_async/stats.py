@@ -44,7 +44,7 @@ class LimitStats:
 
 @dataclass(frozen=True)
 class WorkerStats:
-    """The worker pool: threads, jobs under way and waiting now; done and abandoned so far; abandoned ones that go on."""
+    """The worker pool: threads, jobs under way and waiting now; done and abandoned so far; abandoned, still going."""
 
     workers: int
     running: int
