@@ -194,6 +194,10 @@ class Permits:
         """A permit has ended; see :meth:`Permit.end`."""
         self._follow(self._limiter.release(ticket, tokens, self._clock()))
 
+    def sent(self, ticket: int) -> None:
+        """The request of a ticket goes out now: the provider's window begins no earlier."""
+        self._limiter.sent(ticket, self._clock())
+
     def observe(self, key: str, headers: Mapping[str, str], status: int = 200, ticket: int = 0) -> None:
         """Learn from an answer of a provider; see :func:`fastcrew_async.limits.observe`."""
         if status == 429:

@@ -78,6 +78,12 @@ class _Meter:
             self.used += cost - int(self.log[index][1])
             self.log[index][1] = cost
 
+    def postpone(self, number: int, now: float) -> None:
+        """An entry went out only now; what came after it may not leave the window before it."""
+        index = number - self.first
+        if index >= 0:
+            self.log[index][0] = max(self.log[index][0], now)
+
     def observe(self, limit: int, remaining: int, reset: float, own: int, now: float, window: float) -> None:
         if limit == 0 or reset > window:  # a limit over a longer time is none of this meter
             return
@@ -217,6 +223,18 @@ class Limiter:
         """The request is over; it took so many tokens, or as many as reserved."""
         with self._lock:
             return self._release(ticket, tokens, now)
+
+    def sent(self, ticket: int, now: float) -> None:
+        """The request goes out to the provider now, which may be some time after it was let through."""
+        with self._lock:
+            now = self._tick(now)
+            asked = self._tickets.get(ticket)
+            if asked is not None and asked.entries is not None:
+                for name, (request, tokens) in zip(asked.keys, asked.entries, strict=True):
+                    if request is not None:
+                        self._keys[name].requests.postpone(request[0], now)
+                    if tokens is not None:
+                        self._keys[name].tokens.postpone(tokens[0], now)
 
     def cancel(self, ticket: int, now: float) -> Granted:
         """The request will not be made: it counts for nothing, whether it waited or had just been granted."""

@@ -111,6 +111,7 @@ class _Calling:
 
     def hear(self, status: int, headers: Any) -> None:
         self.heard = True
+        self.permits.sent(self.ticket)  # by now at the latest: it may have lain on its way
         self.permits.observe(self.key, headers, status, self.ticket)
 
 
@@ -260,16 +261,29 @@ def _refused(calling: _Calling, error: BaseException) -> int | None:
 
 
 def _listen(llm: Any) -> None:
-    """Have the clients of OpenAI's and Anthropic's packages tell of each answer's headers, by httpx's event hooks."""
+    """Have the clients of OpenAI's and Anthropic's packages tell when a request goes out and what headers come back, by
+    httpx's event hooks."""
     httpx: Any = sys.modules.get("httpx")
     if httpx is None:
         return
-    for name, kind, hook in (("_client", httpx.Client, _heard), ("_async_client", httpx.AsyncClient, _aheard)):
+    for name, kind, sent, heard in (
+        ("_client", httpx.Client, _sent, _heard),
+        ("_async_client", httpx.AsyncClient, _asent, _aheard),
+    ):
         client = getattr(getattr(llm, name, None), "_client", None)
-        if isinstance(client, kind):
-            hooks = client.event_hooks["response"]
-            if hook not in hooks:
-                hooks.append(hook)
+        if isinstance(client, kind) and heard not in client.event_hooks["response"]:
+            client.event_hooks["request"].append(sent)
+            client.event_hooks["response"].append(heard)
+
+
+def _sent(request: Any) -> None:
+    calling = _calling.get()
+    if calling is not None:
+        calling.permits.sent(calling.ticket)
+
+
+async def _asent(request: Any) -> None:
+    _sent(request)
 
 
 def _heard(response: Any) -> None:

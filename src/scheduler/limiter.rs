@@ -31,6 +31,10 @@ impl Limiter {
         self.with(|limits| limits.release(ticket, tokens, now))
     }
 
+    pub fn sent(&self, ticket: u64, now: f64) {
+        self.with(|limits| limits.sent(ticket, now));
+    }
+
     pub fn cancel(&self, ticket: u64, now: f64) -> Turn {
         self.with(|limits| limits.cancel(ticket, now))
     }

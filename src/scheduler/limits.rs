@@ -229,6 +229,23 @@ impl Limits {
         self.pump()
     }
 
+    /// The request goes out to the provider now, which may be some time after it was let through.
+    pub fn sent(&mut self, ticket: u64, now: f64) {
+        self.tick(now);
+        let Some(ticket) = self.tickets.get(&ticket) else {
+            return;
+        };
+        for (&key, &(request, tokens)) in ticket.keys.iter().zip(ticket.entries.iter().flatten()) {
+            let key = &mut self.keys[key];
+            if let Some(entry) = request {
+                key.requests.postpone(entry.number, self.now);
+            }
+            if let Some(entry) = tokens {
+                key.tokens.postpone(entry.number, self.now);
+            }
+        }
+    }
+
     /// The request will not be made: it counts for nothing, whether it waited or had just been granted.
     pub fn cancel(&mut self, ticket: u64, now: f64) -> Turn {
         if let Some(Ticket {

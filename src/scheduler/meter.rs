@@ -95,6 +95,16 @@ impl Meter {
         }
     }
 
+    /// An entry went out only now; what came after it may not leave the window before it.
+    pub fn postpone(&mut self, number: u64, now: f64) {
+        let Some(index) = number.checked_sub(self.first) else {
+            return;
+        };
+        if let Some(entry) = self.log.get_mut(index as usize) {
+            entry.0 = entry.0.max(now);
+        }
+    }
+
     /// The provider's word: of `limit`, `remaining` were left when `own` had been used here; all of it is back after
     /// `reset` seconds. A limit over a longer time than the window is none of this meter.
     pub fn observe(

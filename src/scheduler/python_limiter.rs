@@ -74,6 +74,11 @@ impl Limiter {
         self.0.release(ticket, tokens, now).into()
     }
 
+    /// The request goes out to the provider now.
+    fn sent(&self, ticket: u64, now: f64) {
+        self.0.sent(ticket, now);
+    }
+
     /// The request will not be made.
     fn cancel(&self, ticket: u64, now: f64) -> Granted {
         self.0.cancel(ticket, now).into()

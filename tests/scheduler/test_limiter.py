@@ -65,6 +65,17 @@ def test_requests_within_a_rolling_window(make: Any) -> None:
     assert limiter.wake(14.0) == ([4], None)
 
 
+def test_the_window_of_a_request_begins_when_it_is_sent(make: Any) -> None:
+    limiter = make({"model": (None, 2, 100, 10.0)})
+    limiter.acquire(1, ["model:a"], 10, ANY, 0.0)
+    limiter.acquire(2, ["model:a"], 10, ANY, 0.0)
+    limiter.sent(1, 3.0)
+    limiter.sent(2, 1.0)
+    limiter.sent(9, 1.0)
+    assert limiter.acquire(3, ["model:a"], 10, ANY, 4.0) == ([], 13.0)
+    assert limiter.wake(13.0) == ([3], None)
+
+
 def test_tokens_are_reserved_and_settled(make: Any) -> None:
     limiter = make({"model": (None, None, 100, 10.0)})
     assert limiter.acquire(1, ["model:a"], 80, ANY, 0.0) == ([1], None)
