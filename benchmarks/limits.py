@@ -1,4 +1,4 @@
-"""How much of a provider's allowance is used, how often it refuses, who waits; and what a batch costs an interactive run.
+"""How much of a provider's allowance is used, how often it refuses, and what a batch costs an interactive run.
 
     python benchmarks/limits.py
 
