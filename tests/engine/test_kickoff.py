@@ -26,8 +26,9 @@ async def test_the_three_ways_give_the_same() -> None:
 
 
 async def test_kickoff_like_sync_leaves_no_context_variable_behind() -> None:
+    crew = crews.crew()  # making one sets variables of CrewAI's
     before = dict(contextvars.copy_context())
-    await kickoff_like_sync(crews.crew(), TEA)
+    await kickoff_like_sync(crew, TEA)
     assert dict(contextvars.copy_context()) == before
 
 
