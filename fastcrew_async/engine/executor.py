@@ -157,7 +157,7 @@ class AgentExecutor(StockAgentExecutor):
             RuntimeError: it is running already, or was not fully initialised.
             ToolRecursionError: the agent was called from too deep.
         """
-        with working(cast(Any, self.agent).role):
+        with working(getattr(self.agent, "role", None) or "agent"):
             return await self._one_execution(inputs)
 
     async def _one_execution(self, inputs: dict[str, Any]) -> dict[str, Any]:

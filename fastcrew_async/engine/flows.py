@@ -30,6 +30,7 @@ from fastcrew_async.engine.drivers import drive, own_run
 from fastcrew_async.engine.paced import Paced
 
 T = TypeVar("T")
+_FLUSH = type(crewai_event_bus).flush
 
 
 async def run(flow: Any, work: Coroutine[Any, Any, T]) -> T:
@@ -131,7 +132,7 @@ class Asyncio(ModuleType):
     @staticmethod
     async def to_thread(function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         """``asyncio.to_thread`` on a worker; a flow waits for the handlers of its own events only."""
-        if function == crewai_event_bus.flush and events.in_run():
+        if getattr(function, "__func__", None) is _FLUSH and events.in_run():
             await drive(events.wait_for_handlers())
             return cast(T, True)
         return await workers.pool().run_in("flow", partial(function, *args, **kwargs))

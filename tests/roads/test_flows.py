@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from crewai import Crew
+from crewai.events import crewai_event_bus
 from crewai.flow.flow import Flow, and_, listen, start
 from pydantic import BaseModel, SkipValidation
 
@@ -156,3 +157,18 @@ async def test_tokens_of_flows_at_once_are_counted_apart() -> None:
 
     seen = await at_once(run, runs=20)
     assert seen.results == [6] * 20  # three crews of two calls
+
+
+async def test_a_flush_that_was_replaced_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flow waits for the handlers of its own events; what somebody put in the place of the bus's flush runs as ever."""
+
+    class Short(Flow[State]):
+        @start()
+        def only(self) -> str:
+            return "done"
+
+    flushed: list[str] = []
+    flush = crewai_event_bus.flush
+    monkeypatch.setattr(crewai_event_bus, "flush", lambda *args, **kwargs: (flushed.append("yes"), flush())[1])
+    assert await asyncio.wait_for(Short().kickoff_async(), 10) == "done"
+    assert flushed
