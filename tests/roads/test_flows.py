@@ -160,7 +160,7 @@ async def test_tokens_of_flows_at_once_are_counted_apart() -> None:
 
 
 async def test_a_flush_that_was_replaced_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A flow waits for the handlers of its own events; what somebody put in the place of the bus's flush runs as ever."""
+    """A flow waits for the handlers of its own events; but a flush of the user's own is called."""
 
     class Short(Flow[State]):
         @start()
