@@ -47,6 +47,8 @@ def no_blocking(request: pytest.FixtureRequest) -> Iterator[None]:
     for function in detector.functions.values():
         # The interpreter reads files for an import wherever the import stands.
         function.can_block_in("<frozen importlib._bootstrap>", {"_find_and_load"})
+        # A log record goes to the handlers that the host has chosen, here to one of pytest's.
+        function.can_block_in("logging/__init__.py", {"emit"})
         # /proc is memory, not a disk.
         function.can_block_in("engine/collector.py", {"_resident_bytes"})
         function.can_block_in("engine/flow_scope.py", {"follow_traces"})  # once a process: whether CrewAI is to trace
