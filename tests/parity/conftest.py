@@ -32,6 +32,7 @@ def _collected_once() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _quiet_bus() -> Iterator[None]:
-    """Let no event of one test reach the next."""
+    """Let no event of one test reach the next, nor a state that a test has left on the bus in this thread's context."""
+    crewai_event_bus.reset_runtime_state()
     yield
     crewai_event_bus.flush()
