@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -125,20 +126,8 @@ async def model_call(permits: Permits, llm: Any, request: Any, kwargs: Any, call
         return await call()
     used = _used.of(llm)
     permit = await permits.acquire(keys, used.begin(permits, llm, request, kwargs), rank.get() or new_rank())
-    calling = _Calling(permits, _model_key(permits, llm), permit.ticket)
-    around = _calling.set(calling)
-    _listen(llm)
-    took = None
-    try:
-        answer = await call()
-        took = used.end(llm, permit.tokens)
-        return answer
-    except Exception as error:
-        took = _refused(calling, error)
-        raise
-    finally:
-        _calling.reset(around)
-        permit.end(took)
+    with _settled(permits, llm, permit, used):
+        return await call()
 
 
 def model_call_in_place(permits: Permits, llm: Any, request: Any, kwargs: Any, call: Callable[[], T]) -> T:
@@ -148,14 +137,20 @@ def model_call_in_place(permits: Permits, llm: Any, request: Any, kwargs: Any, c
         return call()
     used = _used.of(llm)
     permit = _acquire_in_place(permits, keys, used.begin(permits, llm, request, kwargs))
+    with _settled(permits, llm, permit, used):
+        return call()
+
+
+@contextmanager
+def _settled(permits: Permits, llm: Any, permit: Permit, used: Any) -> Iterator[None]:
+    """One call under `permit`: its headers are heard, and what it took is settled at its end."""
     calling = _Calling(permits, _model_key(permits, llm), permit.ticket)
     around = _calling.set(calling)
     _listen(llm)
     took = None
     try:
-        answer = call()
+        yield
         took = used.end(llm, permit.tokens)
-        return answer
     except Exception as error:
         took = _refused(calling, error)
         raise

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from operator import attrgetter
 from time import perf_counter
@@ -136,32 +137,31 @@ class RunTool(Effect):
     def _perform(self) -> Any:
         policy = _policy(self.name)
         self.body = _Body(self.whole)
-        started = perf_counter()
-        try:
-            if policy is None:
-                result = self._call_in_place(None, 0.0) if self._delegates() else called(self.frame, self.body)
-            else:
-                result = _finished(self._under(policy, True))
-        except _Answered as answered:
-            result = answered.answer
-        except BaseException as error:
-            self._count(started, error)
-            raise
-        self._count(started)
-        return result
+        with self._counted():
+            try:
+                if policy is not None:
+                    return _finished(self._under(policy, True))
+                return self._call_in_place(None, 0.0) if self._delegates() else called(self.frame, self.body)
+            except _Answered as answered:
+                return answered.answer
 
     async def _aperform(self) -> Any:
         policy = _policy(self.name)
+        with self._counted():
+            try:
+                return await (self._call(None, 0.0) if policy is None else self._under(policy, False))
+            except _Answered as answered:
+                return answered.answer
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
         started = perf_counter()
         try:
-            result = await (self._call(None, 0.0) if policy is None else self._under(policy, False))
-        except _Answered as answered:
-            result = answered.answer
+            yield
         except BaseException as error:
             self._count(started, error)
             raise
         self._count(started)
-        return result
 
     def _count(self, started: float, error: BaseException | None = None) -> None:
         late = type(error) is ToolTimeoutError
