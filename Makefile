@@ -4,6 +4,7 @@
 #   make test     all that CI runs: lint, types, stub check, Rust tests, wheel smoke test, Python tests
 #   make check    the quick part of it: lint, types, stub check
 #   make bench    the measurements
+#   make fuzz     the property tests, with new examples at each turn
 #   make matrix   the Python tests on asyncio and on uvloop, on each of PYTHONS
 #   make conformance   CrewAI's own tests, with and without install(), after a large download
 #   make conformance-part   those of them that run crews and agents most
@@ -20,7 +21,7 @@ export CREWAI_DISABLE_TELEMETRY := true
 export OTEL_SDK_DISABLED := true
 export CREWAI_TRACING_ENABLED := false
 
-.PHONY: demo test check conformance conformance-part matrix bench wheel build clean lint types stubs rust-test python-test smoke
+.PHONY: demo test check conformance conformance-part matrix bench fuzz wheel build clean lint types stubs rust-test python-test smoke
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -47,6 +48,9 @@ conformance-part: build
 
 bench: build
 	for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(RUN) $$file || exit 1; done
+
+fuzz: build
+	$(RUN) -m pytest -m hypothesis
 
 clean:
 	rm -rf target dist .pytest_cache .mypy_cache .ruff_cache .hypothesis fastcrew_async/_core*.so

@@ -364,6 +364,11 @@ class Limiter:
             return (0, 0, 0, oldest), keys
         return (1, *group.by_rank[0]), keys
 
+    def _heads(self) -> list[tuple[_Place, tuple[str, ...]]]:
+        heads = [head for keys in self._groups if (head := self._head(keys)) is not None]
+        heapify(heads)
+        return heads
+
     def _pump(self) -> Granted:
         """Grant all that can go.
 
@@ -373,8 +378,7 @@ class Limiter:
         granted: list[int] = []
         next_time: float | None = None
         closed: set[str] = set()
-        heads = [head for keys in self._groups if (head := self._head(keys)) is not None]
-        heapify(heads)
+        heads = self._heads()
         while heads:
             place, keys = heappop(heads)
             if not closed.isdisjoint(keys):
@@ -399,6 +403,8 @@ class Limiter:
                 for name in keys:
                     self._keys[name].turns = 0
             granted.append(ticket)
-            if (head := self._head(keys)) is not None:
+            if place[0] and any(self._keys[name].turns + 1 == SHARE for name in keys):
+                heads = self._heads()  # another group's oldest may be due by it
+            elif (head := self._head(keys)) is not None:
                 heappush(heads, head)
         return granted, next_time

@@ -429,6 +429,13 @@ impl Limits {
         Some((1, priority, age, ticket))
     }
 
+    fn heads(&self) -> BinaryHeap<Reverse<(Place, usize)>> {
+        self.groups
+            .iter()
+            .filter_map(|(index, _)| Some(Reverse((self.head(index)?, index))))
+            .collect()
+    }
+
     /// Grant all that can go. A key that lacks room for one is closed to all that come after it, so that what asks for
     /// much is not overtaken for ever; its other keys stay open to them, so that a full tenant does not stop a model.
     fn pump(&mut self) -> Turn {
@@ -438,11 +445,7 @@ impl Limits {
         }
         let now = self.now;
         let mut closed: HashSet<usize> = HashSet::new();
-        let mut heads: BinaryHeap<Reverse<(Place, usize)>> = self
-            .groups
-            .iter()
-            .filter_map(|(index, _)| Some(Reverse((self.head(index)?, index))))
-            .collect();
+        let mut heads = self.heads();
         while let Some(Reverse((place, index))) = heads.pop() {
             let group = &self.groups[index];
             if group.keys.iter().any(|key| closed.contains(key)) {
@@ -481,7 +484,9 @@ impl Limits {
                 }
             }
             turn.granted.push(ticket);
-            if let Some(head) = self.head(index) {
+            if place.0 != 0 && keys.iter().any(|&key| self.keys[key].turns + 1 == SHARE) {
+                heads = self.heads(); // another group's oldest may be due by it
+            } else if let Some(head) = self.head(index) {
                 heads.push(Reverse((head, index)));
             }
         }
