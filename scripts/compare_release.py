@@ -65,6 +65,9 @@ OWNERS = (
     "crewai.utilities.task_output_storage_handler:TaskOutputStorageHandler",
 )
 
+# Imported when they are first needed, and until then install() looks into their source: what they inherit is not there.
+DEFERRED = ("crewai.memory.encoding_flow", "crewai.memory.recall_flow")
+
 
 @dataclass(frozen=True)
 class Found:
@@ -256,8 +259,12 @@ def checked(release: Release, package: Path = ROOT / "fastcrew_async") -> list[s
         if file.startswith(("engine/", "install/")):
             names.update(_taken(tree, dict(_bound(tree, release)), release))
     lazy = "crewai.llms.providers."  # imported by those who have the provider's client
-    kinds = {name: found.kind for name in names if (found := release.find(name)) and not name.startswith(lazy)}
-    return sorted(name for name, kind in kinds.items() if kind in ("function", "value"))
+    found = {name: place for name in names if (place := release.find(name)) and not name.startswith(lazy)}
+    return sorted(
+        name
+        for name, place in found.items()
+        if place.kind in ("function", "value") and (place.at == name or name.partition(":")[0] not in DEFERRED)
+    )
 
 
 def _taken(tree: ast.Module, bound: dict[str, str], release: Release) -> Iterator[str]:

@@ -15,10 +15,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from crewai.events.types.memory_events import MemorySaveCompletedEvent, MemorySaveStartedEvent
-from crewai.memory.encoding_flow import EncodingFlow, ItemState
 from crewai.memory.memory_scope import MemoryScope, MemorySlice
 from crewai.memory.unified_memory import Memory
 from crewai.memory.utils import join_scope_paths
@@ -30,10 +29,13 @@ from fastcrew_async.engine.drivers import drive_in_place
 from fastcrew_async.engine.effects import Blocking
 from fastcrew_async.engine.flow_scope import kickoff_internal, method
 from fastcrew_async.engine.lane import Abreast, OnLane, performed
-from fastcrew_async.engine.recall import EMBEDDERS, THEIRS, internal_flow, lane_of, made, steps_in_place
+from fastcrew_async.engine.memory_flow import MemoryFlow, made
+from fastcrew_async.engine.recall import EMBEDDERS, THEIRS, lane_of
 from fastcrew_async.engine.seams import stock_methods
 
-_MODULE: Any = import_module("crewai.memory.encoding_flow")
+if TYPE_CHECKING:
+    from crewai.memory.encoding_flow import ItemState
+
 _UNIFIED: Any = import_module("crewai.memory.unified_memory")
 _SAVING = stock_methods(
     Memory, "remember_many", "_submit_save", "_on_save_done", "_background_encode_batch", "_encode_batch"
@@ -41,18 +43,17 @@ _SAVING = stock_methods(
 _EXTRACT = stock_methods(Memory, "extract_memories")
 _SCOPE = stock_methods(MemoryScope, "remember_many", "extract_memories", "_scope_path", "_require_memory")
 _SLICE = stock_methods(MemorySlice, "extract_memories", "_require_memory")
-_STEPS = {
-    name: EncodingFlow.__dict__[name]
-    for name in (
-        "__init__",
-        "batch_embed",
-        "intra_batch_dedup",
-        "parallel_find_similar",
-        "parallel_analyze",
-        "_apply_defaults",
-        "execute_plans",
-    )
-}
+_FLOW = MemoryFlow(
+    "crewai.memory.encoding_flow",
+    "EncodingFlow",
+    "__init__",
+    "batch_embed",
+    "intra_batch_dedup",
+    "parallel_find_similar",
+    "parallel_analyze",
+    "_apply_defaults",
+    "execute_plans",
+)
 _SEARCHES = 8  # at once for one save, as in CrewAI
 QUESTIONS = 10
 """To the model, at once for one save, as in CrewAI; and the most threads of one memory beside the one that saves."""
@@ -81,16 +82,12 @@ async def remember_many(memory: Any, contents: list[str], **asked: Any) -> None:
     behind, scope = memory, None
     if isinstance(memory, MemoryScope) and _SCOPE.in_place(memory):
         behind, scope = memory._require_memory(), memory._scope_path("/")
-    if isinstance(behind, Memory) and _SAVING.in_place(behind) and _saves_as_crewai():
+    if isinstance(behind, Memory) and _SAVING.in_place(behind) and await _FLOW.in_place():
         if contents and not behind.read_only:
             # On a worker: the memory may be being reset, which holds its lock.
             await Blocking(_submit, behind, contents, scope, asked.get("agent_role"), asked.get("root_scope"))
         return
     await OnLane(THEIRS, memory.remember_many, contents, **asked)
-
-
-def _saves_as_crewai() -> bool:
-    return _MODULE.EncodingFlow is EncodingFlow and steps_in_place(EncodingFlow, _STEPS)
 
 
 def _submit(memory: Any, contents: list[str], scope: str | None, role: str | None, root: str | None) -> None:
@@ -133,7 +130,7 @@ async def encode(memory: Any, items: list[dict[str, Any]]) -> list[Any]:
         HookAborted: a hook stopped the run.
         Exception: what the embedder or the store raised.
     """
-    flow = await internal_flow(EncodingFlow, memory)
+    flow = await _FLOW.of(memory)
     await kickoff_internal(flow, {"items": items}, lambda flow: _encode(flow, memory))
     return [item.result_record for item in flow.state.items if not item.dropped and item.result_record is not None]
 
@@ -171,7 +168,8 @@ def _find_similar(flow: Any, item: ItemState) -> None:
     try:
         found = flow._storage.search(item.embedding, scope_prefix=prefix, categories=None, limit=limit, min_score=0.0)
     except Exception:
-        _MODULE.logger.warning("Storage search failed in parallel_find_similar, treating item as new", exc_info=True)
+        logger = _FLOW.module.logger
+        logger.warning("Storage search failed in parallel_find_similar, treating item as new", exc_info=True)
         found = []
     item.similar_records = [record for record, _ in found]
     item.top_similarity = float(found[0][1]) if found else 0.0
@@ -194,13 +192,13 @@ async def _analyse(flow: Any, items: list[ItemState], threads: ThreadPoolExecuto
             flow._apply_defaults(item)
         else:
             placing.append((item, len(questions)))
-            questions.append(analysed(_MODULE.analyze_for_save, item.content, scopes, categories, flow._llm))
+            questions.append(analysed(_FLOW.module.analyze_for_save, item.content, scopes, categories, flow._llm))
         if similar:
             merging.append((item, len(questions)))
             records = list(item.similar_records)
-            questions.append(analysed(_MODULE.analyze_for_consolidation, item.content, records, flow._llm))
+            questions.append(analysed(_FLOW.module.analyze_for_consolidation, item.content, records, flow._llm))
         else:
-            item.plan = _MODULE.ConsolidationPlan(actions=[], insert_new=True)
+            item.plan = _FLOW.module.ConsolidationPlan(actions=[], insert_new=True)
     answers = await Abreast(questions, QUESTIONS, threads) if questions else []
     for item, index in placing:
         _place(item, answers[index])

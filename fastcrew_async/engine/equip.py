@@ -7,6 +7,7 @@ Source: ``crewai/agent/core.py: Agent.create_agent_executor`` of CrewAI 1.15.30.
 from __future__ import annotations
 
 import copy
+import sys
 from collections import OrderedDict
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -14,7 +15,6 @@ from weakref import WeakKeyDictionary
 from crewai.agent.core import Agent
 from crewai.agents.agent_executor import AgentExecutor as StockAgentExecutor
 from crewai.llms.base_llm import BaseLLM
-from crewai.skills.tool import LoadSkillTool
 from crewai.task import Task
 from crewai.tools.structured_tool import CrewStructuredTool, format_description_for_llm
 from crewai.utilities.agent_utils import get_tool_names, parse_tools
@@ -89,7 +89,8 @@ def _equip(agent: Any, tools: Any, task: Task | None) -> bool:
     if not isinstance(agent.llm, BaseLLM):
         raise RuntimeError("LLM must be resolved before updating agent executor parameters.")
     raw_tools = list(tools if tools is not None else agent.tools or [])
-    if agent.skills or any(isinstance(tool, LoadSkillTool) for tool in raw_tools):
+    skills = sys.modules.get("crewai.skills.tool")  # where nothing has imported it, nobody has such a tool
+    if agent.skills or (skills and any(isinstance(tool, skills.LoadSkillTool) for tool in raw_tools)):
         raw_tools = agent._add_skill_loader_tool(raw_tools, task=task)
     parsed = parse_tools(raw_tools)
     prompt, stop_words, rate_check = prompt_of(agent, raw_tools)

@@ -46,7 +46,6 @@ from fastcrew_async.engine.fields import private
 from fastcrew_async.engine.loop import agent_loop
 from fastcrew_async.engine.memory import keep_answer
 from fastcrew_async.engine.nesting import working
-from fastcrew_async.engine.plan_and_execute import plan_and_execute
 from fastcrew_async.engine.seams import OURS, Pair, async_form_stands
 from fastcrew_async.engine.seams import theirs as call_theirs
 from fastcrew_async.engine.tool_schema import native_tools
@@ -238,7 +237,7 @@ class AgentExecutor(StockAgentExecutor):
                 await self._open_scope(context.payload)
                 raise
             await self._open_scope(inputs)
-            await (plan_and_execute(self) if getattr(self.agent, "planning_enabled", False) else agent_loop(self))
+            await self._work()
             output: Any = "completed"
             boundary: Any = OutputContext(flow=self, output=output, payload=output)
             self._dispatch_interception(InterceptionPoint.OUTPUT, boundary)
@@ -288,6 +287,14 @@ class AgentExecutor(StockAgentExecutor):
             observations={},
             execution_log=[],
         )
+
+    async def _work(self) -> None:
+        if not getattr(self.agent, "planning_enabled", False):
+            await agent_loop(self)
+            return
+        from fastcrew_async.engine.plan_and_execute import plan_and_execute  # with what it needs: a tenth of the engine
+
+        await plan_and_execute(self)
 
     async def _open_scope(self, inputs: Any) -> None:
         events.reset_order()

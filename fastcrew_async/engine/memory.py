@@ -27,10 +27,7 @@ from crewai.utilities.string_utils import sanitize_tool_name
 
 from fastcrew_async.engine import events
 from fastcrew_async.engine.effects import Blocking, Closing
-from fastcrew_async.engine.encode import extract, remember_many
 from fastcrew_async.engine.fields import private
-from fastcrew_async.engine.lane import OnLane
-from fastcrew_async.engine.recall import THEIRS, drained, recall
 from fastcrew_async.engine.seams import replaced
 
 _RETRIEVE = Agent._retrieve_memory_context
@@ -46,7 +43,7 @@ async def add_memories(agent: Any, task: Any, prompt: str) -> str:
         HookAborted: a hook stopped the run.
     """
     if replaced(agent, "_retrieve_memory_context", _RETRIEVE):
-        return str(await OnLane(THEIRS, agent._retrieve_memory_context, task, prompt))
+        return str(await _theirs(agent._retrieve_memory_context, task, prompt))
     about = {"task_id": str(task.id) if task else None, "source_type": "agent", "from_agent": agent, "from_task": task}
     memory = getattr(agent, "memory", None) or (getattr(agent.crew, "_memory", None) if agent.crew else None)
     found = await _retrieved(agent, memory, lambda: task.description, 5, about)
@@ -70,7 +67,11 @@ async def _retrieved(agent: Any, memory: Any, query: Any, limit: int, about: dic
     begun = time.time()
     found = ""
     try:
-        matches = await recall(memory, query(), limit=limit) if memory is not None else None
+        matches = None
+        if memory is not None:
+            from fastcrew_async.engine.recall import recall  # by those who have a memory: it is not quickly imported
+
+            matches = await recall(memory, query(), limit=limit)
         if matches:
             found = "Relevant memories:\n" + "\n".join(match.format() for match in matches)
         took = (time.time() - begun) * 1000
@@ -99,7 +100,7 @@ async def keep_answer(executor: Any, answer: AgentFinish) -> None:
     if memory is None or not task:
         return
     if replaced(executor, "_save_to_memory", _SAVE):
-        await OnLane(THEIRS, executor._save_to_memory, answer)
+        await _theirs(executor._save_to_memory, answer)
         return
     if memory.read_only or f"Action: {sanitize_tool_name('Delegate work to coworker')}" in answer.text:
         return
@@ -107,6 +108,8 @@ async def keep_answer(executor: Any, answer: AgentFinish) -> None:
         f"Task: {task.description}\nAgent: {agent.role}\nExpected result: {task.expected_output}\nResult: {answer.text}"
     )
     try:
+        from fastcrew_async.engine.encode import extract, remember_many
+
         extracted = await extract(memory, text)
         if extracted:
             root = getattr(memory, "root_scope", None)
@@ -130,12 +133,14 @@ async def keep_kickoff(agent: Any, messages: Any, text: str) -> None:
     if agent.memory is None:
         return
     if replaced(agent, "_save_kickoff_to_memory", _SAVE_KICKOFF):
-        await OnLane(THEIRS, agent._save_kickoff_to_memory, messages, text)
+        await _theirs(agent._save_kickoff_to_memory, messages, text)
         return
     try:
         if not isinstance(messages, str):
             parts = [message_content_text(message) for message in messages if message.get("content")]
             messages = "\n".join(parts) or "User request"
+        from fastcrew_async.engine.encode import extract, remember_many
+
         extracted = await extract(agent.memory, f"Input: {messages}\nAgent: {agent.role}\nResult: {text}")
         if extracted:
             await remember_many(agent.memory, extracted)
@@ -151,8 +156,18 @@ async def drain(crew: Any) -> None:
         await Closing(crew._drain_memory_writes)
         return
     behind = {id(memory): memory for memory in (getattr(m, "_memory", None) or m for m in memories(crew))}
-    for memory in behind.values():
-        await drained(memory)
+    if behind:
+        from fastcrew_async.engine.recall import drained
+
+        for memory in behind.values():
+            await drained(memory)
+
+
+async def _theirs(function: Any, *args: Any) -> Any:
+    from fastcrew_async.engine.lane import OnLane
+    from fastcrew_async.engine.recall import THEIRS
+
+    return await OnLane(THEIRS, function, *args)
 
 
 def memories(crew: Any) -> list[Any]:

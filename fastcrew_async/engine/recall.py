@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import copy
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, wait
 from datetime import datetime
-from importlib import import_module
 from typing import Any
 
 from crewai.events.types.memory_events import (
@@ -25,17 +23,16 @@ from crewai.events.types.memory_events import (
 )
 from crewai.hooks.dispatch import HookAborted
 from crewai.memory.memory_scope import MemoryScope, MemorySlice
-from crewai.memory.recall_flow import RecallFlow
 from crewai.memory.types import _RECALL_OVERSAMPLE_FACTOR
 from crewai.memory.unified_memory import Memory
 from crewai.memory.utils import join_scope_paths
 
 from fastcrew_async.engine import events
 from fastcrew_async.engine.analysis import analysed
-from fastcrew_async.engine.effects import Blocking, Closing, Effect
-from fastcrew_async.engine.fields import private
-from fastcrew_async.engine.flow_scope import follow_traces, kickoff_internal, method
+from fastcrew_async.engine.effects import Closing, Effect
+from fastcrew_async.engine.flow_scope import kickoff_internal, method
 from fastcrew_async.engine.lane import Abreast, Lane, OnLane, performed
+from fastcrew_async.engine.memory_flow import MemoryFlow
 from fastcrew_async.engine.model import CallModel
 from fastcrew_async.engine.seams import stock_methods
 
@@ -45,27 +42,24 @@ EMBEDDERS = Lane(16)  # they mostly wait for a server
 TOUCHES = Lane(1)  # a store has one lock for what is written, and those who wait for it poll
 THEIRS = Lane(8)  # memories of the user's own, and CrewAI's own code: up to five threads and an event loop for each
 
-_MODULE: Any = import_module("crewai.memory.recall_flow")
 _MEMORY = stock_methods(Memory, "recall", "drain_writes")
 _SCOPE = stock_methods(MemoryScope, "recall", "_require_memory")
 _SLICE = stock_methods(MemorySlice, "recall", "_require_memory")
-_STEPS = {
-    name: RecallFlow.__dict__[name]
-    for name in (
-        "__init__",
-        "_do_search",
-        "_merged_categories",
-        "analyze_query_step",
-        "filter_and_chunk",
-        "search_chunks",
-        "decide_depth",
-        "recursive_exploration",
-        "re_search",
-        "re_decide_depth",
-        "synthesize_results",
-    )
-}
-_PROPERTIES = {name: Memory.__dict__[name] for name in ("_llm", "_embedder")}
+_FLOW = MemoryFlow(
+    "crewai.memory.recall_flow",
+    "RecallFlow",
+    "__init__",
+    "_do_search",
+    "_merged_categories",
+    "analyze_query_step",
+    "filter_and_chunk",
+    "search_chunks",
+    "decide_depth",
+    "recursive_exploration",
+    "re_search",
+    "re_decide_depth",
+    "synthesize_results",
+)
 _AT_ONCE = 4  # searches of one recall, as in CrewAI
 _MOST_ROUNDS = 100  # CrewAI's flows refuse to run one method more often
 
@@ -81,7 +75,7 @@ async def recall(memory: Any, query: str, **asked: Any) -> Any:
         return await recall(memory._require_memory(), query, **_in_view(memory._root or "/", None, asked["limit"]))
     if isinstance(memory, MemorySlice) and _SLICE.in_place(memory):
         return await _recall_slice(memory, query, asked["limit"])
-    if isinstance(memory, Memory) and _MEMORY.in_place(memory) and _searches_as_crewai(memory):
+    if isinstance(memory, Memory) and _MEMORY.in_place(memory) and await _searches_as_crewai(memory):
         return await _recall(memory, query, asked["limit"], asked.get("scope"), asked.get("categories"))
     return await OnLane(THEIRS, memory.recall, query, **asked)
 
@@ -147,18 +141,8 @@ async def _recall_slice(view: Any, query: str, limit: int) -> list[Any]:
     return list(unique.values())[: max(limit, 1)]
 
 
-def _searches_as_crewai(memory: Any) -> bool:
-    return (
-        _MODULE.RecallFlow is RecallFlow
-        and steps_in_place(RecallFlow, _STEPS)
-        and memory._config.exploration_budget < _MOST_ROUNDS
-    )
-
-
-def steps_in_place(flow: type, stock: dict[str, Any]) -> bool:
-    """Whether a class of flows has the methods still that it had."""
-    names = flow.__dict__
-    return "kickoff" not in names and all(names.get(name) is step for name, step in stock.items())
+async def _searches_as_crewai(memory: Any) -> bool:
+    return memory._config.exploration_budget < _MOST_ROUNDS and await _FLOW.in_place()
 
 
 async def _recall(memory: Any, query: str, limit: int, scope: str | None, categories: Any) -> Any:
@@ -170,7 +154,7 @@ async def _recall(memory: Any, query: str, limit: int, scope: str | None, catego
     try:
         events.tell(memory, MemoryQueryStartedEvent, lambda: asked)
         begun = time.perf_counter()
-        flow = await internal_flow(RecallFlow, memory)
+        flow = await _FLOW.of(memory)
         inputs = {"query": query, "scope": scope, "categories": categories or [], "limit": limit}
         await kickoff_internal(flow, inputs | {"source": None, "include_private": False}, _search)
         results = flow.state.final_results
@@ -200,38 +184,6 @@ def lane_of(storage: Any) -> Lane:
     return STORES if type(storage).__module__.startswith(("crewai.", "fastcrew_async.")) else SERVERS
 
 
-_prototypes: dict[type, Any] = {}
-
-
-async def internal_flow(kind: Any, memory: Any) -> Any:
-    """A flow of `kind` for what belongs to `memory`: a copy of a prototype, a hundredth of the constructor's cost.
-
-    Raises:
-        RuntimeError: the memory's model or embedder cannot be made.
-    """
-    llm = await made(memory, "_llm")
-    embedder = await made(memory, "_embedder")
-    prototype = _prototypes.get(kind)
-    if prototype is None:
-        prototype = _prototypes[kind] = await Blocking(kind, storage=None, llm=None, embedder=None)
-    flow = copy.copy(prototype)
-    flow.__dict__.update(_storage=memory._storage, _llm=llm, _embedder=embedder, _config=memory._config)
-    private(flow)["_state"] = flow.initial_state()
-    follow_traces(None)
-    return flow
-
-
-async def made(memory: Any, name: str) -> Any:
-    """The memory's ``_llm`` or ``_embedder``, which is made of its name when it is first needed.
-
-    Raises:
-        RuntimeError: it cannot be made.
-    """
-    if private(memory)[f"{name}_instance"] is not None and getattr(type(memory), name) is _PROPERTIES[name]:
-        return getattr(memory, name)
-    return await Blocking(getattr, memory, name)
-
-
 async def _search(flow: Any) -> Any:
     """The methods of the flow, in the order in which its engine runs them."""
     with method("analyze_query_step"):
@@ -255,20 +207,20 @@ async def _analyse_query(flow: Any) -> None:
     state = flow.state
     state.exploration_budget = flow._config.exploration_budget
     if len(state.query) < flow._config.query_analysis_threshold:
-        state.query_analysis = _MODULE.QueryAnalysis(
+        state.query_analysis = _FLOW.module.QueryAnalysis(
             keywords=[], suggested_scopes=[], complexity="simple", recall_queries=[state.query]
         )
     else:
         scopes, info = await OnLane(lane_of(flow._storage), _known_scopes, flow._storage, state.scope)
-        state.query_analysis = await analysed(_MODULE.analyze_query, state.query, scopes, info, flow._llm)
+        state.query_analysis = await analysed(_FLOW.module.analyze_query, state.query, scopes, info, flow._llm)
         if state.query_analysis.time_filter:
             with contextlib.suppress(ValueError):
                 state.time_cutoff = datetime.fromisoformat(state.query_analysis.time_filter)
     queries = (state.query_analysis.recall_queries or [state.query])[:3]
-    embeddings = await OnLane(EMBEDDERS, _MODULE.embed_texts, flow._embedder, queries)
+    embeddings = await OnLane(EMBEDDERS, _FLOW.module.embed_texts, flow._embedder, queries)
     pairs = [(query, found) for query, found in zip(queries, embeddings, strict=False) if found]
     if not pairs:
-        again = await OnLane(EMBEDDERS, _MODULE.embed_texts, flow._embedder, [state.query])
+        again = await OnLane(EMBEDDERS, _FLOW.module.embed_texts, flow._embedder, [state.query])
         if again and again[0]:
             pairs = [(state.query, again[0])]
     state.query_embeddings = pairs
@@ -306,11 +258,11 @@ def _search_one(flow: Any, embedding: Sequence[float], scope: str) -> dict[str, 
         if not state.include_private and results:
             results = [found for found in results if not found[0].private or _created_by(state.source, found[0])]
     except Exception:
-        _MODULE.logger.warning("Storage search failed in recall flow, skipping scope", exc_info=True)
+        _FLOW.module.logger.warning("Storage search failed in recall flow, skipping scope", exc_info=True)
         return None
     if not results:
         return None
-    top_score, _ = _MODULE.compute_composite_score(*results[0], flow._config)
+    top_score, _ = _FLOW.module.compute_composite_score(*results[0], flow._config)
     return {"scope": scope, "results": results, "top_score": top_score}
 
 

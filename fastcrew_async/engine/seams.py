@@ -6,9 +6,13 @@ the engine stands in for CrewAI's own methods only.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
+
+import crewai
 
 from fastcrew_async.engine.effects import Blocking, Effect
 
@@ -40,7 +44,7 @@ def async_form_stands(owner: Any, sync_name: str, async_name: str) -> bool:
 class Stock:
     """Methods of a class of CrewAI, as they were before anything was patched."""
 
-    methods: dict[str, Callable[..., Any]]
+    methods: dict[str, Any]
 
     def has(self, owner: Any, name: str) -> bool:
         """Whether `owner` has CrewAI's own method of that name still."""
@@ -51,9 +55,20 @@ class Stock:
         return all(self.has(owner, name) for name in self.methods)
 
 
+_NOT_THERE = object()
+_CREWAI = os.path.dirname(crewai.__file__) + os.sep
+
+
 def stock_methods(cls: type, *names: str) -> Stock:
-    """Those methods of `cls`; to be taken before anything is patched."""
-    return Stock({name: getattr(cls, name) for name in names})
+    """Those methods of `cls`. One that was patched before it could be taken is never in place."""
+    methods = {name: getattr(cls, name) for name in names}
+    return Stock({name: method if is_crewais(method) else _NOT_THERE for name, method in methods.items()})
+
+
+def is_crewais(method: Any) -> bool:
+    """Whether a function, or a method of a flow, was written in CrewAI; one that wraps it elsewhere was not."""
+    function = method if isinstance(method, FunctionType) else getattr(method, "_meth", None)
+    return isinstance(function, FunctionType) and function.__code__.co_filename.startswith(_CREWAI)
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
 import re
+import sys
+from functools import lru_cache
 from importlib import metadata
+from importlib.abc import InspectLoader
 
 from fastcrew_async.errors import UnsupportedCrewAIError
 from fastcrew_async.install.names import NAMES
@@ -45,6 +49,10 @@ def _release(version: str) -> tuple[int, ...]:
 
 def _exists(name: str) -> bool:
     module, _, path = name.partition(":")
+    if module not in sys.modules:
+        source = _source(module)
+        if source is not None and all(re.search(rf"\b{part}\b", source) for part in path.split(".")):
+            return True  # importing all of them would take longer than all the rest
     try:
         found: object = importlib.import_module(module)
         for part in path.split("."):
@@ -52,6 +60,16 @@ def _exists(name: str) -> bool:
     except (ImportError, AttributeError):
         return False
     return True
+
+
+@lru_cache(maxsize=1)  # names of one module follow each other
+def _source(module: str) -> str | None:
+    try:
+        spec = importlib.util.find_spec(module)
+    except ImportError:
+        return None
+    loader = spec.loader if spec is not None else None
+    return loader.get_source(module) if isinstance(loader, InspectLoader) else None
 
 
 def _member(owner: object, name: str) -> object:
