@@ -10,6 +10,7 @@ tokens of all flows, where CrewAI adds one per flow, which sees the model calls 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 from collections.abc import Callable, Coroutine
 from functools import lru_cache, partial
@@ -27,6 +28,7 @@ from pydantic import BaseModel
 from fastcrew_async import workers
 from fastcrew_async.engine import collector, events
 from fastcrew_async.engine.drivers import drive, own_run
+from fastcrew_async.engine.in_order import in_order, step_in_worker
 from fastcrew_async.engine.paced import Paced
 
 T = TypeVar("T")
@@ -135,12 +137,19 @@ class Asyncio(ModuleType):
         if getattr(function, "__func__", None) is _FLUSH and events.in_run():
             await drive(events.wait_for_handlers())
             return cast(T, True)
-        return await workers.pool().run_in("flow", partial(function, *args, **kwargs))
+        call = partial(function, *args, **kwargs)
+        if isinstance(getattr(function, "__self__", None), contextvars.Context):  # a step's own code, in a context
+            return await step_in_worker(call)
+        return await workers.pool().run_in("flow", call)
 
     @staticmethod
     def gather(*steps: Any, return_exceptions: bool = False) -> Any:
-        """``asyncio.gather``, with coroutines paced."""
-        tasks = [Asyncio.create_task(step) if asyncio.iscoroutine(step) else step for step in steps]
+        """``asyncio.gather``, with coroutines paced, and begun in their order."""
+        if not all(asyncio.iscoroutine(step) for step in steps):
+            return asyncio.gather(*steps, return_exceptions=return_exceptions)
+        tasks = [Asyncio.create_task(step) for step in in_order(list(steps))]
+        for task, step in zip(tasks, steps, strict=True):
+            task.add_done_callback(lambda _, step=step: step.close())  # type: ignore[misc]
         return asyncio.gather(*tasks, return_exceptions=return_exceptions)
 
     @staticmethod
