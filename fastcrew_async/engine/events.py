@@ -4,8 +4,9 @@ Two differences from ``crewai_event_bus``, neither of which an observer can see.
 blocks the loop until the handlers of every run of the process are done; here each run remembers the futures of its own
 events, those that CrewAI's code and the user's emit among them. And an event that nobody can observe is not built: its
 id, its place in the order and in the tree of scopes are what they would have been, so that the observed events are the
-same. Who cannot observe: CrewAI's console and telemetry listener while both are off, and its older trace listener
-inside a kickoff, where it returns at once (the newer tracing brings handlers of its own, which count).
+same. Who cannot observe: CrewAI's console and telemetry listener while both are off, or of a model call that is not
+streamed; and its older trace listener inside a kickoff, where it returns at once (the newer tracing brings handlers of
+its own, which count).
 """
 
 from __future__ import annotations
@@ -30,7 +31,12 @@ from crewai.events.event_context import (
 )
 from crewai.events.event_listener import EventListener, event_listener
 from crewai.events.stream_context import _stream_sinks
-from crewai.events.types.llm_events import LLMCallFailedEvent
+from crewai.events.types.llm_events import (
+    LLMCallCompletedEvent,
+    LLMCallFailedEvent,
+    LLMCallStartedEvent,
+    LLMStreamChunkEvent,
+)
 from crewai.execution import get_execution_uuid
 from crewai.task import Task
 
@@ -39,16 +45,19 @@ from fastcrew_async.engine.effects import Handled
 Scope = tuple[tuple[str, str], ...]
 
 _STOCK_EMIT = CrewAIEventsBus.emit
-_IDLE_LISTENERS = frozenset({"crewai.events.event_listener", "crewai.events.listeners.tracing.trace_listener"})
+_CONSOLE, _TRACER = "crewai.events.event_listener", "crewai.events.listeners.tracing.trace_listener"
+# Of these the console only notes that nothing is streamed any more, verbose or not; telemetry takes none of them.
+_OF_STREAMS = frozenset({LLMCallStartedEvent, LLMCallCompletedEvent})
 
 _pending: contextvars.ContextVar[set[Future[Any]] | None] = contextvars.ContextVar(
     "fastcrew_async_pending_handlers", default=None
 )
 _LONG, _KEPT = 32, 8  # open scopes, in the body of a tool
 _FLUSH_S = 30.0  # as long as CrewAI's flush() waits: a handler that starts a run of its own is waited for by that run
-# Per event class: its name, and the last set of handlers found to be only listeners that may be idle.
+# Per event class: its name, and the last set of handlers with what they are: listeners that may be idle, the tracer
+# among them or not, or others.
 _names: dict[type[BaseEvent], str] = {}
-_own_handlers: dict[type[BaseEvent], Any] = {}
+_own_handlers: dict[type[BaseEvent], tuple[Any, bool, bool]] = {}
 _random = random.Random()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_random.seed)  # a fork's ids are its own
@@ -105,18 +114,35 @@ def observed(kind: type[BaseEvent]) -> bool:
         return True
     handlers = bus._sync_handlers.get(kind)
     if handlers:
+        known = _own_handlers.get(kind)
+        if known is None or known[0] is not handlers:
+            modules = {getattr(handler, "__module__", None) for handler in handlers}
+            known = _own_handlers[kind] = (handlers, modules <= {_CONSOLE, _TRACER}, _TRACER in modules)
+        _, may_be_idle, traced = known
         if (
-            get_execution_uuid() is None
+            not may_be_idle
+            or (traced and get_execution_uuid() is None)
             or EventListener._instance is not event_listener  # another one's handlers are not known to be idle
-            or event_listener.formatter.verbose
-            or event_listener._telemetry._should_execute_telemetry()
+            or _at_work(kind)
         ):
             return True
-        if _own_handlers.get(kind) is not handlers:
-            if any(getattr(handler, "__module__", None) not in _IDLE_LISTENERS for handler in handlers):
-                return True
-            _own_handlers[kind] = handlers
     return CrewAIEventsBus.emit is not _STOCK_EMIT
+
+
+def _at_work(kind: type[BaseEvent]) -> bool:
+    """Whether CrewAI's console or telemetry does anything with an event of `kind`."""
+    console = event_listener.formatter
+    if kind in _OF_STREAMS:
+        return bool(
+            event_listener.next_chunk
+            or console._is_streaming
+            or console._streaming_live
+            or console._last_stream_call_type
+            or console._just_streamed_final_answer
+        )
+    if console.verbose:
+        return True
+    return kind is not LLMStreamChunkEvent and event_listener._telemetry._should_execute_telemetry()
 
 
 def _pass_over(source: Any, kind: type[BaseEvent]) -> str:

@@ -24,6 +24,7 @@ from openai.lib._parsing import parse_chat_completion, type_to_response_format_p
 from openai.resources.chat.completions import AsyncCompletions
 from openai.types.chat import ChatCompletion
 
+from fastcrew_async import runtime
 from fastcrew_async.deadlines import time_left
 from fastcrew_async.errors import HttpConnectionError, HttpTimeoutError
 from fastcrew_async.model.node import Node, completion
@@ -50,6 +51,8 @@ class Client:
         self._sdk: Any = sdk
         self._options = FinalRequestOptions(method="post", url=_PATH, security={"bearer_auth": True})
         self._key: str | None = None
+        self._runtime: Any = None
+        self._pool: Any = None
         self._fixed: dict[str, str] = {}
         url = httpx.URL(str(self._sdk._prepare_url(_PATH)))
         query: Any = sdk.default_query
@@ -83,6 +86,13 @@ class Client:
 
     def stream(self, **params: Any) -> Any:
         return self._sdk.beta.chat.completions.stream(**params)
+
+    def _connections(self) -> Any:
+        """The pool for the environment as it was at the first call, as the openai package's clients keep theirs."""
+        current = runtime.get()
+        if self._runtime is not current:
+            self._runtime, self._pool = current, connections(self._connect)
+        return self._pool
 
     def _prepared(self, params: dict[str, Any], *more: tuple[str, str]) -> tuple[str, Headers, bytes]:
         unknown = params.keys() - _PARAMETERS
@@ -150,7 +160,7 @@ class AsyncClient(Client):
         streams: list[Any] = []
 
         def send(headers: Headers) -> Any:
-            streams.append(connections(self._connect).stream(url, headers, body, self._read, None))
+            streams.append(self._connections().stream(url, headers, body, self._read, None))
             return streams[-1].open()
 
         await _performed(self._attempts(send, url, headers))
@@ -158,7 +168,7 @@ class AsyncClient(Client):
 
     async def raw(self, params: dict[str, Any], *more: tuple[str, str]) -> RawAnswer:
         url, headers, body = self._prepared(params, *more)
-        pool = connections(self._connect)
+        pool = self._connections()
         answer = await _performed(
             self._attempts(lambda headers: pool.post(url, headers, body, self._read, None), url, headers)
         )
@@ -186,7 +196,7 @@ class SyncClient(Client):
         streams: list[Any] = []
 
         def send(headers: Headers) -> Any:
-            streams.append(connections(self._connect).stream(url, headers, body, self._read, None))
+            streams.append(self._connections().stream(url, headers, body, self._read, None))
             return streams[-1].open_sync()
 
         _performed_in_place(self._attempts(send, url, headers))
@@ -194,7 +204,7 @@ class SyncClient(Client):
 
     def raw(self, params: dict[str, Any], *more: tuple[str, str]) -> RawAnswer:
         url, headers, body = self._prepared(params, *more)
-        pool = connections(self._connect)
+        pool = self._connections()
         answer = _performed_in_place(
             self._attempts(lambda headers: pool.post_sync(url, headers, body, self._read, None), url, headers)
         )
@@ -247,10 +257,9 @@ class RawAnswer:
     def text(self) -> str:
         return self._answer[2].decode("utf-8", "replace")
 
-    @cached_property
+    @property
     def http_response(self) -> httpx.Response:
-        status, headers, body = self._answer
-        return httpx.Response(status, headers=_plain(headers), content=body, request=_asked(self._url))
+        return LateResponse(self._answer, self._url)
 
     def parse(self) -> Any:
         """The answer as an object; what is not said to be JSON stays text, as the openai package leaves it."""
@@ -262,6 +271,21 @@ class RawAnswer:
     def reading(self, read: Callable[[dict[str, Any]], Any]) -> RawAnswer:
         self._read = read
         return self
+
+
+class LateResponse(httpx.Response):
+    """A response that is made when something of it is asked for: CrewAI looks at it in errors only."""
+
+    def __init__(self, answer: Answer, url: str) -> None:
+        self._late = (answer, url)
+
+    def __getattr__(self, name: str) -> Any:
+        late = self.__dict__.pop("_late", None)
+        if late is None:
+            raise AttributeError(name)
+        (status, headers, body), url = late
+        super().__init__(status, headers=_plain(headers), content=body, request=_asked(url))
+        return getattr(self, name)
 
 
 async def _with_reader(answer: Any, read: Callable[[dict[str, Any]], Any]) -> RawAnswer:

@@ -8,7 +8,7 @@ import pytest
 from crewai.events.event_bus import crewai_event_bus
 from crewai.events.event_context import _event_id_stack, pop_event_scope, push_event_scope
 from crewai.events.event_listener import EventListener, event_listener
-from crewai.events.types.llm_events import LLMCallFailedEvent
+from crewai.events.types.llm_events import LLMCallCompletedEvent, LLMCallFailedEvent, LLMStreamChunkEvent
 from crewai.events.types.task_events import TaskCompletedEvent, TaskStartedEvent
 from crewai.execution import begin_execution, end_execution
 
@@ -92,8 +92,25 @@ def test_the_listeners_of_another_event_listener_see_everything(monkeypatch: pyt
     assert events.observed(TaskStartedEvent)
 
 
+def test_a_bare_model_call_that_is_not_streamed_is_seen_by_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    console = events.event_listener.formatter
+    own = frozenset(
+        handler
+        for handler in crewai_event_bus._sync_handlers[LLMCallCompletedEvent]
+        if handler.__module__ == "crewai.events.event_listener"
+    )
+    for kind in (LLMCallCompletedEvent, LLMStreamChunkEvent):
+        monkeypatch.setitem(crewai_event_bus._sync_handlers, kind, own)  # without the tracer of a first execution
+    monkeypatch.setattr(console, "verbose", True)
+    assert not events.observed(LLMCallCompletedEvent)
+    assert events.observed(LLMStreamChunkEvent)
+    monkeypatch.setattr(console, "_is_streaming", True)
+    assert events.observed(LLMCallCompletedEvent)
+    monkeypatch.setattr(console, "verbose", False)
+    assert not events.observed(LLMStreamChunkEvent)
+
+
 def test_a_replaced_emit_sees_everything(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert events.observed(TaskStartedEvent)  # outside a run CrewAI's trace listener may be at work
     token = begin_execution()
     try:
         assert not events.observed(TaskStartedEvent)
