@@ -7,7 +7,7 @@
 #   make fuzz     the property tests, with new examples at each turn
 #   make matrix   the Python tests on asyncio and on uvloop, on each of PYTHONS
 #   make conformance   CrewAI's own tests, with and without install(), after a large download
-#   make conformance-part   those of them that run crews and agents most
+#   make conformance-part   those of them that run crews and agents most, with install()
 #   make wheel    a release wheel in dist/
 #   make build    the development environment with the compiled core
 
