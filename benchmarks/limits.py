@@ -1,13 +1,16 @@
 """How much of a provider's allowance is used, how often it refuses, and what a batch costs an interactive run.
 
-    python benchmarks/limits.py
+    python benchmarks/limits.py [--window 6] [--only requests|tokens|interactive]
 
 Four crews share one model behind a server on loopback that allows so many requests and tokens in any window (6 s here
-instead of a minute) and answers 429 beyond that. Then 1,000 kickoffs of priority -1 wait for a model in the process.
+instead of a minute) and answers 429 beyond that, once through CrewAI's model and once through the core's. A call's fair
+share of the waiting is the time at which it would be its turn if the allowance were given out evenly, to the four crews
+by turns. Then 1,000 kickoffs of priority -1 wait for a model in the process.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import math
 import multiprocessing
@@ -19,12 +22,13 @@ from typing import Any
 
 os.environ.update(CREWAI_DISABLE_TELEMETRY="true", OTEL_SDK_DISABLED="true", CREWAI_TRACING_ENABLED="false")
 
-from crewai import LLM, Agent, Crew, Task
+import crewai
+from crewai import Agent, Crew, Task
 
+import fastcrew_async
 from fastcrew_async import AsyncCrew, Limit, Limits, configure, stats
 from fastcrew_async.testing import ModelServer, Reply, Request, ScriptedLLM
 
-WINDOW = 6.0
 RUNS = 250  # of each of the four crews
 USAGE = (100, 100)  # tokens of a prompt and an answer: less than a call reserves, as is usual
 
@@ -32,7 +36,8 @@ USAGE = (100, 100)  # tokens of a prompt and an answer: less than a call reserve
 class Provider:
     """A script that counts as a provider does."""
 
-    def __init__(self, requests: int, tokens: int) -> None:
+    def __init__(self, requests: int, tokens: int, window: float) -> None:
+        self.window = window
         self.requests = requests
         self.tokens = tokens
         self.log: deque[float] = deque()
@@ -43,20 +48,20 @@ class Provider:
     def __call__(self, request: Request) -> Reply:
         with self._lock:
             now = time.monotonic()
-            while self.log and self.log[0] + WINDOW <= now:
+            while self.log and self.log[0] + self.window <= now:
                 self.log.popleft()
             if len(self.log) + 1 > self.requests or (len(self.log) + 1) * sum(USAGE) > self.tokens:
                 self.refused += 1
-                return Reply("slow down", status=429, headers={"retry-after": f"{self.log[0] + WINDOW - now:.3f}"})
+                return Reply("slow down", status=429, headers={"retry-after": f"{self.log[0] + self.window - now:.3f}"})
             self.log.append(now)
             crew = request.text.split("Job of crew ")[1][0]
             self.arrivals.append((now, crew))
             return Reply(f"Final Answer: {crew}", prompt_tokens=USAGE[0], completion_tokens=USAGE[1])
 
 
-def serve(requests: int, tokens: int, pipe: Any) -> None:
+def serve(requests: int, tokens: int, window: float, pipe: Any) -> None:
     """A provider is a process of its own: it shares neither interpreter nor lock with who asks."""
-    provider = Provider(requests, tokens)
+    provider = Provider(requests, tokens, window)
     with ModelServer(provider, latency=0.1) as server:
         pipe.send(server.base_url)
         pipe.recv()
@@ -69,31 +74,44 @@ def crew(name: str, llm: object) -> AsyncCrew:
     return AsyncCrew(Crew(agents=[agent], tasks=[task]))
 
 
-async def allowance(name: str, requests: int, tokens: int) -> None:
+async def allowance(kind: Any, name: str, requests: int, tokens: int, window: float) -> None:
     configure(limits=None)
     pipe, end = multiprocessing.Pipe()
-    server = multiprocessing.get_context("spawn").Process(target=serve, args=(requests, tokens, end), daemon=True)
+    spawn = multiprocessing.get_context("spawn")
+    server = spawn.Process(target=serve, args=(requests, tokens, window, end), daemon=True)
     server.start()
-    llm: Any = LLM(model="openai/gpt-4o-mini", base_url=pipe.recv(), api_key="unused", max_tokens=150)
+    llm: Any = kind(model="openai/gpt-4o-mini", base_url=pipe.recv(), api_key="unused", max_tokens=150)
     crews = [crew(letter, llm) for letter in "abcd"]
-    configure(limits=Limits(model=Limit(requests=requests, tokens=tokens, window=WINDOW)))
-    await asyncio.gather(
-        *(crews[n % 4].kickoff({"n": n}) for n in range(4 * RUNS)),
-    )
+    configure(limits=Limits(model=Limit(requests=requests, tokens=tokens, window=window)))
+    results = await asyncio.gather(*(crews[n % 4].kickoff({"n": n}) for n in range(4 * RUNS)), return_exceptions=True)
     await llm._async_client.close()
     pipe.send(None)
     arrivals, refused = pipe.recv()
+    failed = sum(isinstance(result, BaseException) for result in results)
     times = [when for when, _ in arrivals]
     each = min(requests, tokens // sum(USAGE))
     full = math.ceil(len(times) / each) - 1  # windows until the last burst may begin
     took = times[full * each] - times[0]
-    half = Counter(letter for _, letter in arrivals[: len(times) // 2])
-    shares = ", ".join(f"{half[letter] / half.total():.0%}" for letter in "abcd")
+    longest = shares_of_waiting(arrivals, each, window)
     print(
-        f"{name}: {len(times)} calls, {each} allowed in {WINDOW:g} s; "
-        f"{full * WINDOW / took:.1%} of the allowance used, {refused} answers with 429 ({refused / len(times):.2%}); "
-        f"at half time the crews had {shares} of the calls"
+        f"{kind.__module__.partition('.')[0]}.LLM, by {name}: {len(times)} calls, {each} allowed in {window:g} s; "
+        f"{full * window / took:.1%} of the allowance used, {refused} answers with 429 "
+        f"({refused / (len(times) + refused):.2%}), {failed} kickoffs failed; "
+        f"the longest wait was {longest:.2f} times its fair share",
+        flush=True,
     )
+
+
+def shares_of_waiting(arrivals: list[tuple[float, str]], each: int, window: float) -> float:
+    """The longest wait by its fair share, of those whose share is a window or more."""
+    seen: Counter[str] = Counter()
+    shares = []
+    for when, letter in arrivals:
+        seen[letter] += 1
+        fair = seen[letter] * 4 / each * window
+        if fair >= window:
+            shares.append((when - arrivals[0][0]) / fair)
+    return max(shares)
 
 
 async def interactive() -> None:
@@ -120,9 +138,17 @@ async def interactive() -> None:
 
 
 async def main() -> None:
-    await allowance("requests", 250, 1_000_000)
-    await allowance("tokens", 1_000, 50_000)
-    await interactive()
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--window", type=float, default=6.0)
+    parser.add_argument("--only", choices=("requests", "tokens", "interactive"))
+    given = parser.parse_args()
+    for kind in (crewai.LLM, fastcrew_async.LLM):
+        if given.only in (None, "requests"):
+            await allowance(kind, "requests", 250, 1_000_000, given.window)
+        if given.only in (None, "tokens"):
+            await allowance(kind, "tokens", 1_000, 50_000, given.window)
+    if given.only in (None, "interactive"):
+        await interactive()
 
 
 if __name__ == "__main__":

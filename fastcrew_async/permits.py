@@ -12,7 +12,9 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 from fastcrew_async import limits as public
@@ -43,6 +45,12 @@ class Permit:
         if self.open:
             self.open = False
             self._permits.release(self.ticket, tokens)
+
+    def forget(self) -> None:
+        """The same from wherever the collector happens to run, soon."""
+        if self.open:
+            self.open = False
+            self._permits.forget(self.ticket)
 
 
 held: ContextVar[tuple[Permit, ...]] = ContextVar("fastcrew_async_permits", default=())
@@ -117,7 +125,7 @@ class Permits:
         self._tickets = itertools.count(1)
         self._waiters: dict[int, _OnLoop | _OnThread] = {}
         self._loops: dict[int, _Loop] = {}
-        self._given_up: deque[int] = deque()
+        self._left: deque[Callable[[], None]] = deque()  # by the collector, to be done soon
         self.kinds: frozenset[str] = frozenset()
         self.rules: frozenset[str] = frozenset()
         self.counts_tokens = False
@@ -151,9 +159,8 @@ class Permits:
             await waiter.wait()
         except GeneratorExit:
             # Thrown away by the collector, at any place in anybody's code, perhaps in the midst of the limiter's.
-            self._given_up.append(ticket)
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(self._take_back)
+            self._left.append(partial(self._cancel, ticket))
+            self._soon()
             raise
         except BaseException:
             self._cancel(ticket)
@@ -183,6 +190,7 @@ class Permits:
             while not waiter.event.wait(self._patience(turn[1], stop)):
                 if stop is not None and stop():
                     raise TimeoutError("the run was abandoned: it was cancelled, or is past its deadline")
+                self._take_back()
                 turn = self._limiter.wake(self._clock())
                 self._follow(turn)
         except BaseException:
@@ -193,6 +201,11 @@ class Permits:
     def release(self, ticket: int, tokens: int | None) -> None:
         """A permit has ended; see :meth:`Permit.end`."""
         self._follow(self._limiter.release(ticket, tokens, self._clock()))
+
+    def forget(self, ticket: int) -> None:
+        """The same; see :meth:`Permit.forget`."""
+        self._left.append(partial(self.release, ticket, None))
+        self._soon()
 
     def sent(self, ticket: int) -> None:
         """The request of a ticket goes out now: the provider's window begins no earlier."""
@@ -220,9 +233,15 @@ class Permits:
         self._waiters.pop(ticket, None)
         self._follow(self._limiter.cancel(ticket, self._clock()))
 
+    def _soon(self) -> None:
+        for around in list(self._loops.values()):
+            with suppress(RuntimeError):  # it has closed
+                around.loop.call_soon_threadsafe(self._take_back)
+
     def _take_back(self) -> None:
-        while self._given_up:
-            self._cancel(self._given_up.popleft())
+        while self._left:
+            with suppress(IndexError):  # another thread was quicker
+                self._left.popleft()()
 
     def _follow(self, turn: Turn) -> None:
         """Wake those that may go, and see to it that somebody asks again in time."""

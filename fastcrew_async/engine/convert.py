@@ -13,6 +13,7 @@ from crewai.agent.core import Agent
 from crewai.task import Task
 from crewai.utilities.converter import Converter
 
+from fastcrew_async.engine.calling import listen
 from fastcrew_async.engine.effects import Blocking, Either
 from fastcrew_async.engine.model import has_async_side
 from fastcrew_async.engine.seams import OURS, Pair, async_form_stands, replaced
@@ -44,6 +45,7 @@ def _converts_on_loop(task: Task) -> bool:
     if agent is None:
         return True
     llm = agent.__dict__.get("function_calling_llm") or agent.llm
+    listen(llm)
     if not has_async_side(llm) or (task.output_json and llm.supports_function_calling()):
         return False
     name = "json" if task.output_json else "pydantic"
@@ -58,6 +60,7 @@ async def to_pydantic(converter: Converter) -> Any:
     Raises:
         ConverterError: the last attempt failed too.
     """
+    listen(converter.llm)
     if has_async_side(converter.llm) and async_form_stands(converter, "to_pydantic", "ato_pydantic"):
         return await Either(converter.to_pydantic, converter.ato_pydantic)
     return await Blocking(converter.to_pydantic)

@@ -22,7 +22,7 @@ from crewai.utilities.message_utils import format_message_for_llm
 from crewai_core.printer import PRINTER
 
 from fastcrew_async import limits, workers
-from fastcrew_async.engine import events, limited
+from fastcrew_async.engine import calling, events
 from fastcrew_async.engine.effects import Blocking, Effect
 from fastcrew_async.engine.observer import reported, reported_in_place
 from fastcrew_async.engine.paced import Paced
@@ -57,13 +57,13 @@ class CallModel(Effect):
     def perform(self) -> Any:
         permits = limits.active
         if permits is not None:
-            return limited.model_call_in_place(permits, self.llm, self.messages, self.kwargs, self._call)
+            return calling.call_in_place(permits, self.llm, self.messages, self.kwargs, self._call)
         return self._call()
 
     async def aperform(self) -> Any:
         permits = limits.active
         if permits is not None:
-            return await limited.model_call(permits, self.llm, self.messages, self.kwargs, self._acall)
+            return await calling.call(permits, self.llm, self.messages, self.kwargs, self._acall)
         return await self._acall()
 
     @reported_in_place("model", _named)

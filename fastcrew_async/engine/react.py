@@ -42,6 +42,7 @@ from crewai.utilities.i18n import I18N_DEFAULT
 from crewai.utilities.types import LLMMessage
 from crewai_core.printer import PRINTER
 
+from fastcrew_async.engine.calling import listen
 from fastcrew_async.engine.effects import Blocking, CallUser
 from fastcrew_async.engine.events import observed, tell
 from fastcrew_async.engine.tool_call import ask_whether_to_cache, invocation, invokes_as_crewai, own_error, tool_name
@@ -162,6 +163,7 @@ async def use_tool(executor: Any, action: AgentAction) -> ToolResult:
     usage = ToolUsage(executor, action)
     calling: Any
     if executor.function_calling_llm:
+        listen(executor.function_calling_llm)
         calling = await Blocking(usage.parse_tool_calling, action.text)
     else:
         calling = usage.parse_tool_calling(action.text)

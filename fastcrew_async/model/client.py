@@ -26,6 +26,7 @@ from openai.types.chat import ChatCompletion
 
 from fastcrew_async import runtime
 from fastcrew_async.deadlines import time_left
+from fastcrew_async.engine import calling, usage
 from fastcrew_async.errors import HttpConnectionError, HttpTimeoutError
 from fastcrew_async.model.node import Node, completion
 from fastcrew_async.model.pool import connections
@@ -46,6 +47,7 @@ class Client:
     """What the async and the sync client have in common; ``sdk`` is the one of the openai package."""
 
     _of = "Completions"
+    _in_place = True
 
     def __init__(self, sdk: AsyncOpenAI | OpenAI) -> None:
         self._sdk: Any = sdk
@@ -110,8 +112,12 @@ class Client:
         headers = {**self._fixed, **{name.lower(): value for name, value in (*more, *dict(added or {}).items())}}
         return str(url), list(headers.items()), _json(params)
 
-    def _attempts(self, send: Callable[[Headers], Any], url: str, headers: Headers) -> Steps:
+    def _attempts(
+        self, send: Callable[[Headers], Any], url: str, headers: Headers, counted: calling.Calling | None
+    ) -> Steps:
         """Yield what is to be done, a call or a number of seconds to wait; the answer at the end.
+
+        Each attempt waits for the limits, and they hear of its answer.
 
         Raises:
             openai.APIError: what the openai package raises for the same failure.
@@ -125,6 +131,8 @@ class Client:
             failure: Exception
             cause: Exception | None = None
             again = True
+            if counted is not None:
+                yield counted.leave_in_place if self._in_place else counted.leave
             try:
                 answer: Answer = yield partial(send, sent)
             except HttpTimeoutError as error:
@@ -132,6 +140,8 @@ class Client:
             except HttpConnectionError as error:
                 failure, cause = APIConnectionError(request=_asked(url)), error
             else:
+                if counted is not None:
+                    counted.hear(answer[0], dict(answer[1]))
                 if answer[0] < 400:
                     return answer
                 response = httpx.Response(answer[0], headers=_plain(answer[1]), content=answer[2], request=_asked(url))
@@ -151,6 +161,7 @@ class AsyncClient(Client):
     """In the place of ``AsyncOpenAI``."""
 
     _of = "AsyncCompletions"
+    _in_place = False
 
     async def create(self, **params: Any) -> Any:
         """A whole answer, or with ``stream=True`` its chunks."""
@@ -163,26 +174,31 @@ class AsyncClient(Client):
             streams.append(self._connections().stream(url, headers, body, self._read, None))
             return streams[-1].open()
 
-        await _performed(self._attempts(send, url, headers))
-        return self._chunks(streams[-1], url)
+        counted = calling.current_or_alone(params, url, self._in_place)
+        await _performed(self._attempts(send, url, headers, counted))
+        return self._chunks(streams[-1], url, counted)
 
     async def raw(self, params: dict[str, Any], *more: tuple[str, str]) -> RawAnswer:
         url, headers, body = self._prepared(params, *more)
         pool = self._connections()
+        counted = calling.current_or_alone(params, url, self._in_place)
         answer = await _performed(
-            self._attempts(lambda headers: pool.post(url, headers, body, self._read, None), url, headers)
+            self._attempts(lambda headers: pool.post(url, headers, body, self._read, None), url, headers, counted)
         )
-        return RawAnswer(answer, url)
+        _told_of(counted, answer)
+        return RawAnswer(answer, url, counted)
 
-    async def _chunks(self, stream: Any, url: str) -> AsyncIterator[Node]:
+    async def _chunks(self, stream: Any, url: str, counted: calling.Calling | None) -> AsyncIterator[Node]:
         try:
             while events := await _told(stream.next, url):
                 for event in events:
                     if event.startswith("[DONE]"):
                         return
-                    yield _chunk(event, url)
+                    yield _chunk(event, url, counted)
         finally:
             stream.close()
+            if counted is not None and counted.alone:
+                counted.end()
 
 
 class SyncClient(Client):
@@ -199,18 +215,21 @@ class SyncClient(Client):
             streams.append(self._connections().stream(url, headers, body, self._read, None))
             return streams[-1].open_sync()
 
-        _performed_in_place(self._attempts(send, url, headers))
-        return self._chunks(streams[-1], url)
+        counted = calling.current_or_alone(params, url, self._in_place)
+        _performed_in_place(self._attempts(send, url, headers, counted))
+        return self._chunks(streams[-1], url, counted)
 
     def raw(self, params: dict[str, Any], *more: tuple[str, str]) -> RawAnswer:
         url, headers, body = self._prepared(params, *more)
         pool = self._connections()
+        counted = calling.current_or_alone(params, url, self._in_place)
         answer = _performed_in_place(
-            self._attempts(lambda headers: pool.post_sync(url, headers, body, self._read, None), url, headers)
+            self._attempts(lambda headers: pool.post_sync(url, headers, body, self._read, None), url, headers, counted)
         )
-        return RawAnswer(answer, url)
+        _told_of(counted, answer)
+        return RawAnswer(answer, url, counted)
 
-    def _chunks(self, stream: Any, url: str) -> Iterator[Node]:
+    def _chunks(self, stream: Any, url: str, counted: calling.Calling | None) -> Iterator[Node]:
         try:
             while True:
                 try:
@@ -220,11 +239,13 @@ class SyncClient(Client):
                 for event in events or ():
                     if event.startswith("[DONE]"):
                         return
-                    yield _chunk(event, url)
+                    yield _chunk(event, url, counted)
                 if not events:
                     return
         finally:
             stream.close()
+            if counted is not None and counted.alone:
+                counted.end()
 
 
 class Raw:
@@ -248,8 +269,9 @@ class Raw:
 class RawAnswer:
     """A whole answer; ``parse()`` reads it."""
 
-    def __init__(self, answer: Answer, url: str) -> None:
+    def __init__(self, answer: Answer, url: str, counted: calling.Calling | None = None) -> None:
         self._answer = answer
+        self._counted = counted
         self._url = url
         self._read: Callable[[dict[str, Any]], Any] = completion
 
@@ -266,7 +288,9 @@ class RawAnswer:
         kind = next((value for name, value in self._answer[1] if name == "content-type"), "")
         if not kind.split(";")[0].endswith("json"):
             return self.text
-        return self._read(json.loads(self.text))
+        fields = json.loads(self.text)
+        _count(self._counted, fields)
+        return self._read(fields)
 
     def reading(self, read: Callable[[dict[str, Any]], Any]) -> RawAnswer:
         self._read = read
@@ -343,14 +367,28 @@ def _lost(error: Exception, url: str) -> APIConnectionError:
     return kind(request=_asked(url))
 
 
-def _chunk(event: str, url: str) -> Node:
+def _chunk(event: str, url: str, counted: calling.Calling | None) -> Node:
     fields = json.loads(event)
     error = fields.get("error")
     if error:
         message = error.get("message") if isinstance(error, dict) else None
         text = message if message and isinstance(message, str) else "An error occurred during streaming"
         raise APIError(message=text, request=_asked(url), body=error)
+    _count(counted, fields)
     return Node(fields)
+
+
+def _count(counted: calling.Calling | None, fields: Any) -> None:
+    """What the answer says of its tokens, for the limits."""
+    if counted is not None and isinstance(fields, dict):
+        counted.took(usage.of_fields(fields.get("usage")))
+
+
+def _told_of(counted: calling.Calling | None, answer: Answer) -> None:
+    """The answer of a call that is part of no other is its end."""
+    if counted is not None and counted.alone:
+        counted.took(usage.of_body(answer[2]))
+        counted.end()
 
 
 def _json(params: dict[str, Any]) -> bytes:

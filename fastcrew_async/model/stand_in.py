@@ -19,6 +19,7 @@ from openai import AsyncOpenAI, OpenAI
 from openai._base_client import AsyncHttpxClientWrapper, SyncHttpxClientWrapper
 from openai.resources.chat.completions import AsyncCompletions, Completions
 
+from fastcrew_async.engine.calling import is_ours
 from fastcrew_async.model.client import AsyncClient, SyncClient
 
 _STAND_INS: dict[type, Any] = {AsyncOpenAI: AsyncClient, OpenAI: SyncClient}
@@ -86,7 +87,7 @@ def changed(sdk: Any) -> str | None:
         return "it has an HTTP client of its own (interceptor, or http_client among client_params)"
     transport = http._transport
     if (
-        any(http.event_hooks.values())
+        not all(is_ours(hook) for hooks in http.event_hooks.values() for hook in hooks)
         or type(transport) not in (httpx.HTTPTransport, httpx.AsyncHTTPTransport)
         or _replaced(http)
         or _replaced(transport)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from crewai import LLM, Agent, Crew
 from crewai.tools import tool
+from pydantic import BaseModel
 
 import fastcrew_async
 from fastcrew_async import AsyncCrew, Limit, Limits, limits
+from fastcrew_async.engine import calling
 from fastcrew_async.engine.kickoff import kickoff_in_place
 from fastcrew_async.errors import RunTimeoutError
 from fastcrew_async.testing import ModelServer, Reply, ScriptedLLM, ToolCall
@@ -230,8 +233,9 @@ def serve() -> Iterator[Any]:
         server.close()
 
 
-def remote(server: ModelServer, **fields: Any) -> LLM:
-    return LLM(model="openai/gpt-4o-mini", base_url=server.base_url, api_key="unused", max_retries=0, **fields)
+def remote(server: ModelServer, kind: Any = LLM, **fields: Any) -> Any:
+    fields = {"max_retries": 0, **fields}
+    return kind(model="openai/gpt-4o-mini", base_url=server.base_url, api_key="unused", **fields)
 
 
 async def closed(crew: Crew) -> None:
@@ -258,18 +262,94 @@ async def test_the_providers_headers_are_heard(stream: bool, serve: Any) -> None
     await closed(crew)
 
 
-async def test_after_a_refusal_the_next_calls_wait(serve: Any) -> None:
-    refusal = Reply("slow down", status=429, headers={"retry-after": "50"})
-    limit(model=Limit(concurrent=5))
-    crew = crews.crew(llm=remote(serve([refusal, Reply("Final Answer: done")])))
-    await run(crew, 1)  # CrewAI asks once more, inside of the call
+@pytest.mark.parametrize("kind", [LLM, fastcrew_async.LLM])
+async def test_after_a_refusal_what_is_sent_again_waits_and_is_counted(kind: Any, serve: Any) -> None:
+    refusal = Reply("slow down", status=429, headers={"retry-after": "0.3"})
+    limit(model=Limit(concurrent=1, requests=10, tokens=1000))
+    server = serve([refusal, Reply("Final Answer: done", prompt_tokens=30, completion_tokens=3)])
+    crew = crews.crew(llm=remote(server, kind, max_retries=2))
+    began = time.monotonic()
+    await run(crew, 1)
     found = fastcrew_async.stats().limits["model:gpt-4o-mini"]
-    assert (found.granted, found.refused) == (1, 1)
-    assert found.paused_seconds > 0
+    assert (found.granted, found.refused, found.requests, found.tokens) == (2, 1, 2, 33)
+    assert time.monotonic() - began >= 0.3
+    limits.observe("model:gpt-4o-mini", {"retry-after": "50"}, 429)
+    assert fastcrew_async.stats().limits["model:gpt-4o-mini"].paused_seconds > 40
     with pytest.raises(RunTimeoutError):
         await AsyncCrew(crew).kickoff({"topic": "tea"}, timeout=0.1)
-    assert free()
+    assert (free(), len(server.requests)) == (True, 2)
     await closed(crew)
+
+
+@pytest.mark.parametrize("kind", [LLM, fastcrew_async.LLM])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_calls_at_once_are_settled_each_with_its_own_tokens(kind: Any, stream: bool, serve: Any) -> None:
+    """Also those of a copy of the crew, whose counters begin anew with each run."""
+    limit(model=Limit(tokens=1_000_000))
+    reply = Reply("Final Answer: done", prompt_tokens=70, completion_tokens=7)
+    crew = crews.crew(llm=remote(serve(reply), kind, stream=stream))
+    await run(crew, 5)
+    await run(crew, 5)
+    await asyncio.gather(*(asyncio.to_thread(kickoff_in_place, crew, {"topic": "tea"}) for _ in range(3)))
+    found = fastcrew_async.stats().limits["model:gpt-4o-mini"]
+    assert (found.granted, found.tokens, free()) == (13, 13 * 77, True)
+    await closed(crew)
+
+
+@pytest.mark.parametrize("kind", [LLM, fastcrew_async.LLM])
+@pytest.mark.parametrize("mode", ["async", "sync"])
+async def test_calls_beside_the_agents_are_counted_too(kind: Any, mode: str, serve: Any) -> None:
+    limit(model=Limit(concurrent=2, tokens=1_000_000))
+    server = serve(Reply("Final Answer: done", prompt_tokens=70, completion_tokens=7))
+    llm = remote(server, kind)
+
+    @tool("ask")
+    def ask(text: str) -> str:
+        """Asks the model."""
+        return str(llm.call([{"role": "user", "content": text}]))
+
+    @tool("ask")
+    async def ask_later(text: str) -> str:
+        """Asks the model."""
+        return str(await llm.acall([{"role": "user", "content": text}]))
+
+    def script(request: Any) -> Any:
+        return "done" if "Final Answer: done" in request.text else Reply(tool_calls=[ToolCall("ask", {"text": "x"})])
+
+    crew = crews.crew(script, tools=[ask if mode == "sync" else ask_later])
+    calling.listen(llm)
+    await run(crew, 3)
+    found = fastcrew_async.stats().limits["model:gpt-4o-mini"]
+    assert (found.granted, found.tokens, free()) == (3, 3 * 77, True)
+    await closed(crews.crew(llm=llm))
+
+
+async def test_a_conversion_in_crewais_code_is_counted(serve: Any) -> None:
+    class Tea(BaseModel):
+        colour: str
+
+    limit(model=Limit(requests=100))
+    server = serve(['{"colour": "green"}'])
+    llm = remote(server)
+    agent = crews.agent("It is green.", function_calling_llm=llm)
+    crew = Crew(agents=[agent], tasks=[crews.task(agent, output_pydantic=Tea)])
+    result = await AsyncCrew(crew).kickoff({"topic": "tea"})
+    assert result.pydantic == Tea(colour="green")
+    assert (fastcrew_async.stats().limits["model:gpt-4o-mini"].granted, len(server.requests), free()) == (1, 1, True)
+    await closed(crews.crew(llm=llm))
+
+
+async def test_an_error_that_is_its_own_cause_ends_the_call() -> None:
+    class Odd(ScriptedLLM):
+        async def acall(self, *args: Any, **kwargs: Any) -> Any:
+            error, other = ValueError("odd"), ValueError("other")
+            error.__cause__, other.__cause__ = other, error
+            raise error
+
+    limit(model=Limit(concurrent=1))
+    with pytest.raises(ValueError, match="odd"):
+        await AsyncCrew(crews.crew(llm=Odd("done"), max_retry_limit=0)).kickoff({"topic": "tea"})
+    assert free()
 
 
 async def test_without_limits_nothing_is_asked_for() -> None:
