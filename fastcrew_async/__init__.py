@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fastcrew_async.crew import AsyncCrew
     from fastcrew_async.deadlines import time_left
     from fastcrew_async.limits import Limit, Limits
+    from fastcrew_async.memory.store import MemoryStore
     from fastcrew_async.model.llm import LLM
     from fastcrew_async.retry import Retry
     from fastcrew_async.run import Run
@@ -31,6 +32,7 @@ _HOMES = {
     "Limit": "fastcrew_async.limits",
     "Limits": "fastcrew_async.limits",
     "LLM": "fastcrew_async.model.llm",
+    "MemoryStore": "fastcrew_async.memory.store",
     "Retry": "fastcrew_async.retry",
     "Run": "fastcrew_async.run",
     "Settings": "fastcrew_async.config",
@@ -49,6 +51,7 @@ __all__ = [  # noqa: RUF022 (sorted as `dir()` sorts)
     "LLM",
     "Limit",
     "Limits",
+    "MemoryStore",
     "Retry",
     "Run",
     "Settings",

@@ -18,6 +18,7 @@ __all__ = [
     "HttpStream",
     "Job",
     "Limiter",
+    "Memories",
     "ResultCache",
     "Retries",
     "Runtime",
@@ -66,6 +67,7 @@ if TYPE_CHECKING or backend == "rust":
         HttpStream,
         Job,
         Limiter,
+        Memories,
         ResultCache,
         Retries,
         Runtime,
@@ -79,6 +81,7 @@ else:
     from fastcrew_async._fallback.call_stack import CallFrame
     from fastcrew_async._fallback.http import HttpClient, HttpStream
     from fastcrew_async._fallback.limiter import Limiter
+    from fastcrew_async._fallback.memory import Memories
     from fastcrew_async._fallback.result_cache import ResultCache, canonical
     from fastcrew_async._fallback.retries import Retries
     from fastcrew_async._fallback.runtime import Runtime

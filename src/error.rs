@@ -53,6 +53,9 @@ pub enum Error {
     /// Abandoned calls hold all places of the worker pool.
     #[error("{0}")]
     Abandoned(String),
+    /// A vector of another length than those in the memory store.
+    #[error("the store holds vectors of {stored} dimensions, this one has {given}")]
+    Dimension { stored: usize, given: usize },
     /// A number that does not fit; Python's `OverflowError`.
     #[error("{0}")]
     Overflow(String),
@@ -112,6 +115,9 @@ mod python {
 
     impl From<Error> for PyErr {
         fn from(error: Error) -> Self {
+            if let Error::Dimension { stored, given } = error {
+                return Python::attach(|py| dimension_mismatch(py, stored, given));
+            }
             let message = error.to_string();
             let class = match error {
                 Error::RuntimeClosed => "RuntimeClosedError",
@@ -124,6 +130,7 @@ mod python {
                 },
                 Error::Abandoned(_) => "AbandonedCallsError",
                 Error::Recursion(_) => "ToolRecursionError",
+                Error::Dimension { .. } => "DatabaseError",
                 Error::Overflow(_) => return PyOverflowError::new_err(message),
                 Error::Invalid(_) => return PyValueError::new_err(message),
             };
@@ -138,5 +145,14 @@ mod python {
                 }
             })
         }
+    }
+
+    /// CrewAI's own error, whose text says how it comes about and what to do.
+    fn dimension_mismatch(py: Python<'_>, stored: usize, given: usize) -> PyErr {
+        let made = py
+            .import("crewai.memory.storage.backend")
+            .and_then(|backend| backend.getattr("EmbeddingDimensionMismatchError"))
+            .and_then(|class| class.call1((stored, given)));
+        made.map_or_else(|failure| failure, PyErr::from_value)
     }
 }

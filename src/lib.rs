@@ -3,6 +3,7 @@
 pub mod bridge;
 pub mod error;
 pub mod http;
+pub mod memory;
 pub mod process;
 pub mod runtime;
 pub mod scheduler;
@@ -19,6 +20,8 @@ mod _core {
     use crate::bridge::awaitable::Awaitable;
     #[pymodule_export]
     use crate::http::{HttpClient, HttpStream};
+    #[pymodule_export]
+    use crate::memory::PyMemories;
     #[pymodule_export]
     use crate::runtime::Runtime;
     #[pymodule_export]

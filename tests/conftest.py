@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import inspect
 import os
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from types import SimpleNamespace
 
@@ -21,6 +22,7 @@ _TWINS = {
     "ResultCache": "fastcrew_async._fallback.result_cache",
     "canonical": "fastcrew_async._fallback.result_cache",
     "CallFrame": "fastcrew_async._fallback.call_stack",
+    "Memories": "fastcrew_async._fallback.memory",
     "Runtime": "fastcrew_async._fallback.runtime",
     "Store": "fastcrew_async._fallback.store",
     "Job": "fastcrew_async._fallback.work_queue",
@@ -67,7 +69,8 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         classes = {name: getattr(core, name) for name in _TWINS}
     else:
         classes = {name: getattr(importlib.import_module(module), name) for name, module in _TWINS.items()}
-    for user in _USERS:
+    users = [*_USERS, *filter(None, [sys.modules.get("fastcrew_async.memory.store")])]
+    for user in users:
         for name, cls in classes.items():
             if hasattr(user, name):
                 monkeypatch.setattr(user, name, cls)

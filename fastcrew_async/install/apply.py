@@ -38,13 +38,14 @@ _applied: list[_Applied] = []
 _refused: str | None = None
 
 
-def install(strict: bool = True) -> None:
+def install(strict: bool = True, *, memory: bool = False) -> None:
     """Put every crew of this process on the engine: ``kickoff``, ``akickoff``, ``kickoff_async``, the ``for_each``
     family, ``Agent.kickoff*`` and guardrail agents. Crews made before or after it are served. Calling it again does
-    nothing. All or nothing: when CrewAI is not one we know, nothing is changed.
+    nothing, but for ``memory``. All or nothing: when CrewAI is not one we know, nothing is changed.
 
     Args:
         strict: when False, an unsupported CrewAI gives a warning and stays as it was, instead of an error.
+        memory: a ``Memory`` that is made from now on and names no storage keeps its records in a ``MemoryStore``.
 
     Raises:
         UnsupportedCrewAIError: CrewAI's version, or one of its names, is not what this release was made for.
@@ -52,8 +53,11 @@ def install(strict: bool = True) -> None:
         ValueError: an environment variable of ours has a value that cannot be read.
     """
     global _refused
+    from fastcrew_async.memory import factory
+
     with _lock:
         if _applied:
+            factory.as_default = factory.as_default or memory
             return
         try:
             prepared = _prepared()
@@ -72,6 +76,7 @@ def install(strict: bool = True) -> None:
         except BaseException:
             _restore()
             raise
+        factory.as_default = memory
     from fastcrew_async.engine.kickoff import prepare_process
 
     prepare_process()
@@ -84,6 +89,9 @@ def uninstall() -> None:
         was_installed = bool(_applied)
         _restore()
     if was_installed:
+        from fastcrew_async.memory import factory
+
+        factory.as_default = False
         from fastcrew_async.engine import collector, events, executor
 
         executor.release()

@@ -21,11 +21,13 @@ from fastcrew_async.engine.equip import create_agent_executor
 from fastcrew_async.engine.executor import AgentExecutor
 from fastcrew_async.engine.for_each import for_each_input
 from fastcrew_async.engine.outputs import kept, latest_rows, replayable
+from fastcrew_async.memory import factory
 
 _AGENT = "crewai.agent.core"
 _CREW = "crewai.crew.Crew"
 _FLOW = "crewai.flow.runtime"
 _MEMORY = "crewai.memory.unified_memory"
+_STORES = "crewai.memory.storage.factory"
 _OUTPUTS = "crewai.utilities.task_output_storage_handler.TaskOutputStorageHandler"
 _OF_ENGINE = "_fastcrew_async"
 
@@ -266,6 +268,13 @@ def patches() -> list[Patch]:
             "model_post_init",
             _memory_post_init,
             "the default store, which every flow has, is opened when it is first used",
+        ),
+        Patch(
+            _STORES,
+            import_module(_STORES),
+            "_factory",
+            factory.after,
+            'Memory(storage="fastcrew") is a MemoryStore, and with install(memory=True) so is the default',
         ),
         Patch(_CREW, Crew, "replay", _replay, "finds the task in any run that is still kept"),
         Patch(

@@ -4,7 +4,7 @@
 //! so nothing here knows Python. The class of `python.rs` is the door, `fastcrew_async/store.py` what users see.
 
 mod connection;
-mod failure;
+pub mod failure;
 mod params;
 #[cfg(feature = "extension-module")]
 mod python;
@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use rusqlite::Connection;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -30,7 +31,7 @@ pub use params::{Cell, Params};
 #[cfg(feature = "extension-module")]
 pub use python::PyStore;
 pub use readers::{Query, Readers};
-pub use work::Work;
+pub use work::{Task, Work};
 use writer::{writer_failed, Tally, Writer};
 pub use writer::{Job, Reply};
 
@@ -42,6 +43,25 @@ pub struct Options {
     pub queue_size: usize,
     pub durability: Durability,
     pub busy_timeout: Duration,
+    pub before_commit: Hook,
+    /// Make the file's folder where it is missing.
+    pub make_folder: bool,
+}
+
+/// What must be on disk before a group's commit is. When it fails, the group does.
+#[derive(Clone, Default)]
+pub struct Hook(pub Option<Arc<dyn Fn() -> Result<(), Error> + Send + Sync>>);
+
+impl Hook {
+    fn run(&self) -> Result<(), Error> {
+        self.0.as_ref().map_or(Ok(()), |hook| hook())
+    }
+}
+
+impl std::fmt::Debug for Hook {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        to.write_str(if self.0.is_some() { "Hook" } else { "no hook" })
+    }
 }
 
 /// Writes that wait, writes done, groups committed, and the largest group.
@@ -124,6 +144,17 @@ impl Store {
         query: Query,
     ) -> Result<impl Future<Output = Result<Value, Error>> + Send + 'static, Error> {
         query.check()?;
+        self.look(move |connection| readers::answer(connection, &query))
+    }
+
+    /// Calls `look` with a reader, on a blocking thread.
+    pub fn look<F>(
+        &self,
+        look: F,
+    ) -> Result<impl Future<Output = Result<Value, Error>> + Send + 'static, Error>
+    where
+        F: FnOnce(&Connection) -> Result<Value, Error> + Send + 'static,
+    {
         // The writer creates the file and sets its format, once; from then on reads do not pass it.
         let opening = if self.tally.opened() {
             drop(self.intake()?);
@@ -136,7 +167,7 @@ impl Store {
             if let Some(opening) = opening {
                 opening.await?;
             }
-            readers.run(query).await
+            readers.run(look).await
         })
     }
 

@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyList, PyMapping, PyString, PyTuple};
 
 use super::failure::statement as wrong;
-use super::{Cell, Durability, Job, Options, Params, Query, Reply, Store, Work};
+use super::{Cell, Durability, Hook, Job, Options, Params, Query, Reply, Store, Work};
 use crate::bridge::awaitable::{Abort, Awaitable};
 use crate::error::Error;
 use crate::runtime::Runtime;
@@ -104,6 +104,8 @@ impl PyStore {
             queue_size,
             durability,
             busy_timeout,
+            before_commit: Hook::default(),
+            make_folder: false,
         })?;
         Ok(Self {
             runtime,

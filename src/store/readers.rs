@@ -5,6 +5,7 @@ use std::sync::{mpsc, Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use r2d2_sqlite::SqliteConnectionManager;
+use rusqlite::Connection;
 use scheduled_thread_pool::ScheduledThreadPool;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
@@ -69,14 +70,17 @@ impl Readers {
         }
     }
 
-    pub async fn run(&self, query: Query) -> Result<Value, Error> {
+    pub async fn run<F>(&self, look: F) -> Result<Value, Error>
+    where
+        F: FnOnce(&Connection) -> Result<Value, Error> + Send + 'static,
+    {
         let permits = Arc::clone(&self.permits);
         let permit = permits.acquire_owned().await.map_err(|_| closed())?;
         let pool = self.pool();
         let left = Left::default();
         let gone = Arc::clone(&left.0);
         let read = spawn_blocking(move || {
-            let answer = read(&pool, &query, gone);
+            let answer = read(&pool, look, gone);
             drop(pool); // before the permit: who has them all, to close, must be the last to hold it
             drop(permit);
             answer
@@ -137,20 +141,28 @@ impl Readers {
     }
 }
 
-fn read(pool: &Pool, query: &Query, gone: Arc<AtomicBool>) -> Result<Value, Error> {
+fn read<F>(pool: &Pool, look: F, gone: Arc<AtomicBool>) -> Result<Value, Error>
+where
+    F: FnOnce(&Connection) -> Result<Value, Error>,
+{
     let connection = pool.get().map_err(|error| {
         let text = format!("no reader of the file can be opened: {error}");
         Error::database(Kind::Open, text)
     })?;
+    connection
+        .progress_handler(LOOK_EVERY, Some(move || gone.load(Relaxed)))
+        .map_err(|error| failure(connection.path().unwrap_or_default().as_ref(), &error))?;
+    look(&connection)
+}
+
+/// The rows that a query asks for.
+pub fn answer(connection: &Connection, query: &Query) -> Result<Value, Error> {
     let fail = |error: rusqlite::Error| {
         match kind(&error) {
         Kind::ReadOnly => wrong("fetch_one() and fetch_all() only read: use execute(), its result has the rows of RETURNING"),
         _ => failure(connection.path().unwrap_or_default().as_ref(), &error),
     }
     };
-    connection
-        .progress_handler(LOOK_EVERY, Some(move || gone.load(Relaxed)))
-        .map_err(fail)?;
     let mut statement = connection.prepare_cached(&query.sql).map_err(fail)?;
     query.params.bind(&mut statement)?;
     let limit = if query.one { 1 } else { usize::MAX };

@@ -28,6 +28,8 @@ impl Bench {
             queue_size,
             durability: Durability::Full,
             busy_timeout,
+            before_commit: super::Hook::default(),
+            make_folder: false,
         })
         .unwrap();
         let bench = Self {

@@ -10,6 +10,17 @@ use super::statement;
 use crate::bridge::value::Value;
 use crate::error::Error;
 
+/// A write of the core's own. It may run twice: a group is done again without the work that spoiled it.
+pub struct Task(pub Box<Act>);
+
+type Act = dyn Fn(&Connection) -> Result<Value, Error> + Send;
+
+impl std::fmt::Debug for Task {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        to.write_str("Task")
+    }
+}
+
 #[derive(Debug)]
 pub enum Work {
     /// Opens the file and does no more; in the queue it marks a place.
@@ -17,6 +28,7 @@ pub enum Work {
     One(String, Params),
     Many(String, Vec<Params>),
     Batch(Vec<(String, Params)>),
+    Task(Task),
     #[cfg(test)]
     Panic,
 }
@@ -53,7 +65,7 @@ impl Work {
 
     /// Whether SQLite undoes a failure of this work by itself, as it does for a statement that fails as a whole.
     pub fn is_one_statement(&self) -> bool {
-        !matches!(self, Self::Many(..) | Self::Batch(_))
+        !matches!(self, Self::Many(..) | Self::Batch(_) | Self::Task(_))
     }
 
     /// Runs inside an open transaction.
@@ -71,6 +83,7 @@ impl Work {
                 });
                 each.collect::<Result<_, _>>().map(Value::List)
             }
+            Self::Task(task) => task.0(connection),
             #[cfg(test)]
             Self::Panic => panic!("asked for by a test"),
         }

@@ -282,6 +282,15 @@ impl Writer {
 
     fn open(&mut self) -> Result<&Connection, Refusal> {
         if self.connection.is_none() {
+            if let Some(folder) = self
+                .options
+                .path
+                .parent()
+                .filter(|_| self.options.make_folder)
+            {
+                // What keeps it from being made is told by the opening.
+                let _ = std::fs::create_dir_all(folder);
+            }
             let connection = open_writer(&self.options.path, self.options.durability)?;
             self.ids = RowIds::of(&connection)
                 .map_err(|error| Refusal::Final(failure(&self.options.path, &error)))?;
@@ -327,6 +336,10 @@ impl Writer {
     }
 
     fn commit(&mut self, writes: usize) -> Result<(), Error> {
+        if let Err(error) = self.options.before_commit.run() {
+            self.roll_back();
+            return Err(error);
+        }
         let committed = self
             .connection()
             .prepare_cached("COMMIT")

@@ -1,0 +1,580 @@
+"""The memories in plain Python: ``sqlite3`` and files of vectors; the tables, files and rules are ``src/memory``'s."""
+
+from __future__ import annotations
+
+import math
+import os
+import sqlite3
+import weakref
+from array import array
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from fastcrew_async._fallback import store
+from fastcrew_async._fallback.bridge import Awaitable
+from fastcrew_async._fallback.runtime import Runtime
+from fastcrew_async._fallback.segments import PRIVATE, Entry, Segment, capacity
+from fastcrew_async.errors import DatabaseOpenError
+
+_FORMAT = 1
+_MOST_DIMENSIONS = 65_536
+_SCHEMA = """
+CREATE TABLE scope (id INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE, records INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE name (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);
+CREATE TABLE record (
+  row INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL, scope INTEGER NOT NULL, created TEXT NOT NULL,
+  created_at INTEGER NOT NULL, accessed TEXT NOT NULL, importance REAL NOT NULL, source INTEGER NOT NULL,
+  private INTEGER NOT NULL, slot INTEGER, tags BLOB NOT NULL, categories TEXT NOT NULL, metadata TEXT NOT NULL,
+  content TEXT NOT NULL);
+CREATE INDEX record_id ON record (id);
+CREATE INDEX record_created ON record (created);
+CREATE INDEX record_scope ON record (scope, created);
+CREATE TABLE tagged (tag INTEGER NOT NULL, row INTEGER NOT NULL, PRIMARY KEY (tag, row)) WITHOUT ROWID;
+CREATE TABLE scope_tag (
+  scope INTEGER NOT NULL, tag INTEGER NOT NULL, uses INTEGER NOT NULL, PRIMARY KEY (scope, tag)) WITHOUT ROWID;
+CREATE TABLE gone (number INTEGER PRIMARY KEY AUTOINCREMENT, row INTEGER NOT NULL);
+CREATE TABLE segment (base INTEGER PRIMARY KEY, capacity INTEGER NOT NULL, dim INTEGER NOT NULL);
+CREATE TABLE setting (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+INSERT INTO setting VALUES ('dim', 0), ('next_slot', 0)
+"""
+_COLUMNS = (
+    "SELECT r.id, r.content, s.path, r.categories, r.metadata, r.importance, r.created, r.accessed, "
+    "n.text, r.private, r.slot FROM record r JOIN scope s ON s.id = r.scope "
+    "LEFT JOIN name n ON n.id = r.source "
+)
+
+Act = Callable[[sqlite3.Connection], Any]
+Wanted = tuple[Any, ...]
+
+
+class _Writer(store._Writer):
+    def _open(self) -> sqlite3.Connection:
+        os.makedirs(os.path.dirname(self._path), exist_ok=True)
+        return super()._open()
+
+
+class _Store(store.Store):
+    """A store that does what it is given to do with a connection."""
+
+    def __init__(self, runtime: Runtime, path: str, readers: int, busy_timeout: float) -> None:
+        super().__init__(runtime, path, readers, 10_000, "full", busy_timeout)
+        self._writer.close()  # it has opened nothing yet
+        self._writer._is_last.set()
+        self._writer = _Writer(path, "full", busy_timeout)
+        weakref.finalize(self, store._abandon, self._writer, self._readers).atexit = False
+
+    def task(self, act: Act) -> Future[Any]:
+        return self._write(act)
+
+    def look(self, act: Act) -> Future[Any]:
+        return self._readers.submit(_Look(act))  # type: ignore[arg-type]
+
+
+class _Look:
+    """One read transaction."""
+
+    def __init__(self, act: Act) -> None:
+        self._act = act
+
+    def run(self, connection: sqlite3.Connection) -> Any:
+        connection.set_progress_handler(None, 0)
+        connection.execute("BEGIN")
+        try:
+            return self._act(connection)
+        finally:
+            connection.execute("COMMIT")
+
+
+class Memories:
+    """One folder of memories. ``fastcrew_async.MemoryStore`` is the usual way to it."""
+
+    def __init__(self, runtime: Runtime, folder: str | os.PathLike[str], readers: int, busy_timeout: float) -> None:
+        self._folder = Path(folder)
+        self._store = _Store(runtime, str(self._folder / "records.db"), readers, busy_timeout)
+        self._created = False
+
+    # Both halves of each operation: one for an event loop, one that waits.
+
+    def open(self) -> Awaitable[Any]:
+        return self._later(self._writing(lambda connection: None))
+
+    def open_sync(self) -> None:
+        self._now(self._writing(lambda connection: None))
+
+    def save(self, records: Sequence[Any]) -> Awaitable[Any]:
+        return self._later(self._writing(self._saving(records)))
+
+    def save_sync(self, records: Sequence[Any]) -> None:
+        self._now(self._writing(self._saving(records)))
+
+    def replace(self, record: Any) -> Awaitable[Any]:
+        return self._later(self._writing(self._replacing(record)))
+
+    def replace_sync(self, record: Any) -> None:
+        self._now(self._writing(self._replacing(record)))
+
+    def touch(self, ids: list[str], now: str) -> Awaitable[Any]:
+        return self._later(self._writing(lambda connection: _touch(connection, ids, now)))
+
+    def touch_sync(self, ids: list[str], now: str) -> None:
+        self._now(self._writing(lambda connection: _touch(connection, ids, now)))
+
+    def get(self, id: str) -> Awaitable[Any]:
+        return self._later(self._reading(lambda connection: self._get(connection, id)))
+
+    def get_sync(self, id: str) -> Any:
+        return self._now(self._reading(lambda connection: self._get(connection, id)))
+
+    def newest(self, prefix: str | None, limit: int, offset: int, vectors: bool) -> Awaitable[Any]:
+        return self._later(self._reading(lambda connection: self._list(connection, prefix, limit, offset, vectors)))
+
+    def newest_sync(self, prefix: str | None, limit: int, offset: int, vectors: bool) -> Any:
+        return self._now(self._reading(lambda connection: self._list(connection, prefix, limit, offset, vectors)))
+
+    def search(self, metric: str, vector: bytes, wanted: Wanted, limit: int, least: float) -> Awaitable[Any]:
+        return self._later(self._reading(self._searching(metric, vector, wanted, limit, least)))
+
+    def search_sync(self, metric: str, vector: bytes, wanted: Wanted, limit: int, least: float) -> Any:
+        return self._now(self._reading(self._searching(metric, vector, wanted, limit, least)))
+
+    def delete(
+        self,
+        ids: list[str] | None,
+        wanted: tuple[Wanted, str | None] | None,
+        between: tuple[str, str] | None,
+        forget: bool,
+    ) -> Awaitable[Any]:
+        return self._later(self._writing(lambda connection: self._delete(connection, ids, wanted, between, forget)))
+
+    def delete_sync(
+        self,
+        ids: list[str] | None,
+        wanted: tuple[Wanted, str | None] | None,
+        between: tuple[str, str] | None,
+        forget: bool,
+    ) -> Any:
+        return self._now(self._writing(lambda connection: self._delete(connection, ids, wanted, between, forget)))
+
+    def scope_info(self, prefix: str | None) -> Awaitable[Any]:
+        return self._later(self._reading(lambda connection: _scope_info(connection, prefix)))
+
+    def scope_info_sync(self, prefix: str | None) -> Any:
+        return self._now(self._reading(lambda connection: _scope_info(connection, prefix)))
+
+    def scopes(self, prefix: str | None) -> Awaitable[Any]:
+        return self._later(self._reading(lambda connection: _scopes(connection, prefix)))
+
+    def scopes_sync(self, prefix: str | None) -> Any:
+        return self._now(self._reading(lambda connection: _scopes(connection, prefix)))
+
+    def categories(self, prefix: str | None) -> Awaitable[Any]:
+        return self._later(self._reading(lambda connection: _categories(connection, prefix)))
+
+    def categories_sync(self, prefix: str | None) -> Any:
+        return self._now(self._reading(lambda connection: _categories(connection, prefix)))
+
+    def count(self, prefix: str | None) -> Awaitable[Any]:
+        return self._later(self._reading(lambda connection: sum(n for _, n in _scopes(connection, prefix))))
+
+    def count_sync(self, prefix: str | None) -> Any:
+        return self._now(self._reading(lambda connection: sum(n for _, n in _scopes(connection, prefix))))
+
+    def close(self) -> Awaitable[Any]:
+        return self._store.close()
+
+    def close_sync(self) -> None:
+        self._store.close_sync()
+
+    def writes(self) -> tuple[int, int, int, int]:
+        return self._store.stats()
+
+    # The two ways to the file.
+
+    def _later(self, begin: Callable[[], Future[Any]]) -> Awaitable[Any]:
+        async def start() -> Any:
+            if not self._created:
+                await self._store._wait(self._writing(lambda connection: None))
+            return await self._store._wait(begin)
+
+        return Awaitable(start)
+
+    def _now(self, begin: Callable[[], Future[Any]]) -> Any:
+        if not self._created:
+            self._store._wait_sync(self._writing(lambda connection: None)())
+        return self._store._wait_sync(begin())
+
+    def _writing(self, act: Act) -> Callable[[], Future[Any]]:
+        def task(connection: sqlite3.Connection) -> Any:
+            if not self._created:
+                _create(connection)
+                kept = {base for (base,) in connection.execute("SELECT base FROM segment")}
+                for path in self._folder.glob("vectors-*"):
+                    if not path.name[8:].isdigit() or int(path.name[8:]) not in kept:
+                        path.unlink(missing_ok=True)
+                self._created = True
+            return act(connection)
+
+        return lambda: self._store.task(task)
+
+    def _reading(self, act: Act) -> Callable[[], Future[Any]]:
+        return lambda: self._store.look(act)
+
+    # What is done.
+
+    def _saving(self, records: Sequence[Any]) -> Act:
+        _check(records)
+        return lambda connection: self._insert(connection, records)
+
+    def _replacing(self, record: Any) -> Act:
+        _check([record])
+
+        def act(connection: sqlite3.Connection) -> None:
+            self._remove(connection, _rows_of_ids(connection, [record[0]]))
+            self._insert(connection, [record])
+
+        return act
+
+    def _insert(self, connection: sqlite3.Connection, records: Sequence[Any]) -> None:
+        given = next((len(record[9]) // 4 for record in records if record[9] is not None), 0)
+        stored = _setting(connection, "dim")
+        if given and stored and given != stored:
+            raise _mismatch(stored, given)
+        if given:
+            _set(connection, "dim", given)
+        for identity, content, path, categories, metadata, tags, importance, times, owner, vector in records:
+            (created, created_at, accessed), (source, private) = times, owner
+            numbers = [_name(connection, tag) for tag in tags]
+            scope = _scope(connection, path)
+            source_number = _name(connection, f"s{source}") if source else 0
+            packed = array("q", numbers).tobytes()
+            row = connection.execute(
+                "INSERT INTO record (id, scope, created, created_at, accessed, importance, source, private, tags, "
+                "categories, metadata, content) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    *(identity, scope, created, created_at, accessed, importance, source_number, private, packed),
+                    *(categories, metadata, content),
+                ),
+            ).lastrowid
+            assert row is not None
+            _count(connection, scope, numbers, 1)
+            connection.executemany("INSERT OR IGNORE INTO tagged VALUES (?, ?)", [(tag, row) for tag in numbers])
+            if vector is not None:
+                flags = PRIVATE if private else 0
+                self._append(connection, Entry(row, created_at, scope, source_number, flags, 0, 0, 0), vector)
+
+    def _append(self, connection: sqlite3.Connection, entry: Entry, vector: bytes) -> None:
+        dim, slot = len(vector) // 4, _setting(connection, "next_slot")
+        last = connection.execute("SELECT base, capacity, dim FROM segment ORDER BY base DESC LIMIT 1").fetchone()
+        if last is not None and last[2] == dim and slot < last[0] + last[1]:
+            segment = self._segment(*last)
+        else:
+            slot = slot if last is None else max(slot, last[0] + last[1])
+            segment = self._segment(slot, capacity(dim), dim)
+            connection.execute("INSERT INTO segment VALUES (?, ?, ?)", segment[1:])
+            segment.create()
+        segment.write(slot, entry, vector)
+        connection.execute("UPDATE record SET slot = ? WHERE row = ?", (slot, entry.row))
+        _set(connection, "next_slot", slot + 1)
+
+    def _segment(self, base: int, room: int, dim: int) -> Segment:
+        return Segment(self._folder / f"vectors-{base}", base, room, dim)
+
+    def _segments(self, connection: sqlite3.Connection) -> list[Segment]:
+        found = connection.execute("SELECT base, capacity, dim FROM segment ORDER BY base").fetchall()
+        return [self._segment(*segment) for segment in found]
+
+    def _remove(self, connection: sqlite3.Connection, rows: Iterable[int]) -> int:
+        removed = 0
+        for row in rows:
+            found = connection.execute("SELECT scope, tags FROM record WHERE row = ?", (row,)).fetchone()
+            if found is None:
+                continue
+            tags = array("q")
+            tags.frombytes(found[1])
+            connection.execute("DELETE FROM record WHERE row = ?", (row,))
+            connection.executemany("DELETE FROM tagged WHERE tag = ? AND row = ?", [(tag, row) for tag in tags])
+            connection.execute("INSERT INTO gone (row) VALUES (?)", (row,))
+            _count(connection, found[0], tags, -1)
+            removed += 1
+        return removed  # the slots are not marked: a search looks whether the row is there
+
+    def _delete(
+        self,
+        connection: sqlite3.Connection,
+        ids: list[str] | None,
+        wanted: tuple[Wanted, str | None] | None,
+        between: tuple[str, str] | None,
+        forget: bool,
+    ) -> int:
+        if wanted is not None:
+            rows = _rows_wanted(connection, *wanted)
+            if ids is not None:
+                rows &= set(_rows_of_ids(connection, ids))
+        elif ids is not None:
+            rows = set(_rows_of_ids(connection, ids))
+        elif between is not None:
+            rows = set(
+                _column(
+                    connection,
+                    "SELECT row FROM record WHERE scope IN (SELECT id FROM scope WHERE path >= ? AND path < ?)",
+                    *between,
+                )
+            )
+        else:
+            (count,) = connection.execute("SELECT count(*) FROM record").fetchone()
+            for sql in (
+                "INSERT INTO gone (row) SELECT -max(row) FROM record HAVING max(row) IS NOT NULL",
+                *(f"DELETE FROM {table}" for table in ("record", "tagged", "scope_tag", "segment")),
+                "UPDATE scope SET records = 0",
+            ):
+                connection.execute(sql)
+            if forget:
+                _set(connection, "dim", 0)
+            return int(count)
+        return self._remove(connection, rows)
+
+    def _get(self, connection: sqlite3.Connection, identity: str) -> Any:
+        found = connection.execute(f"{_COLUMNS} WHERE r.id = ? ORDER BY r.row LIMIT 1", (identity,)).fetchone()
+        return None if found is None else self._told(found, self._segments(connection))
+
+    def _told(self, found: Any, segments: list[Segment]) -> tuple[Any, ...]:
+        *fields, source, private, slot = found
+        holding = [s for s in segments if slot is not None and s.base <= slot < s.base + s.capacity]
+        # Cut here and not in SQL, whose substr ends at a NUL.
+        source = None if source is None else source[1:]
+        return (*fields, source, bool(private), holding[0].vector(slot) if holding else None)
+
+    def _list(self, connection: sqlite3.Connection, prefix: str | None, limit: int, offset: int, vectors: bool) -> Any:
+        low, high = _range(prefix)
+        found = connection.execute(
+            f"{_COLUMNS} WHERE (? = '' OR r.scope IN (SELECT id FROM scope WHERE path >= ? AND path < ?)) "
+            "ORDER BY r.created DESC, r.row DESC LIMIT ? OFFSET ?",
+            (low, low, high, limit, offset),
+        ).fetchall()
+        segments = self._segments(connection) if vectors else []
+        return [self._told(row, segments) for row in found]
+
+    def _searching(self, metric: str, vector: bytes, wanted: Wanted, limit: int, least: float) -> Act:
+        if metric not in _NEARNESS:
+            raise ValueError(f'metric must be "cosine", "dot" or "euclid", not {metric!r}')
+        query = array("f", vector)
+        _finite(query, "the query's vector")
+        return lambda connection: self._search(connection, metric, query, wanted, limit, least)
+
+    def _search(
+        self, connection: sqlite3.Connection, metric: str, query: array[float], wanted: Wanted, limit: int, least: float
+    ) -> Any:
+        stored = _setting(connection, "dim")
+        if stored and stored != len(query):
+            raise _mismatch(stored, len(query))
+        takes = _filter(connection, wanted)
+        if not stored or takes is None or limit <= 0:
+            return []
+        next_slot = _setting(connection, "next_slot")
+        nearness, score = _NEARNESS[metric]
+        best: dict[int, float] = {}
+        segments = self._segments(connection)
+        for segment in segments:
+            for _, entry, vector in segment.living(next_slot):
+                if takes(entry.row, entry.scope, entry.source, bool(entry.flags & PRIVATE), entry.created):
+                    best[entry.row] = nearness(query, vector)
+        found: list[Any] = []
+        for row in sorted(best, key=lambda row: (-best[row], row)):
+            reached = score(best[row])
+            if len(found) == limit or reached < least:
+                break
+            record = connection.execute(f"{_COLUMNS} WHERE r.row = ?", (row,)).fetchone()
+            if record is not None:
+                found.append((self._told(record, segments), reached))
+        return found
+
+
+def _dot(a: array[float], b: array[float]) -> float:
+    return math.fsum(x * y for x, y in zip(a, b, strict=True))
+
+
+def _cosine(a: array[float], b: array[float]) -> float:
+    lengths = math.sqrt(_dot(a, a)) * math.sqrt(_dot(b, b))
+    return max(-1.0, min(1.0, _dot(a, b) / lengths)) if lengths else 0.0
+
+
+def _away(a: array[float], b: array[float]) -> float:
+    return -math.fsum((x - y) ** 2 for x, y in zip(a, b, strict=True))
+
+
+def _logistic(x: float) -> float:
+    return 1 / (1 + math.exp(-x)) if x > -700 else 0.0
+
+
+_NEARNESS: dict[str, tuple[Callable[[array[float], array[float]], float], Callable[[float], float]]] = {
+    "cosine": (_cosine, lambda near: 1 / (3 - 2 * near)),
+    "euclid": (_away, lambda near: 1 / (1 - near)),
+    "dot": (_dot, _logistic),
+}
+
+
+def _mismatch(stored: int, given: int) -> Exception:
+    from crewai.memory.storage.backend import EmbeddingDimensionMismatchError
+
+    return EmbeddingDimensionMismatchError(stored, given)
+
+
+def _check(records: Sequence[Any]) -> None:
+    first = 0
+    for record in records:
+        vector = record[9]
+        if vector is None:
+            continue
+        given, what = len(vector) // 4, f"the vector of record {record[0]!r}"
+        if not 1 <= given <= _MOST_DIMENSIONS:
+            raise ValueError(f"{what} has {given} dimensions: from 1 to {_MOST_DIMENSIONS} are possible")
+        _finite(array("f", vector), what)
+        first = first or given
+        if first != given:
+            raise _mismatch(first, given)
+
+
+def _finite(vector: array[float], what: str) -> None:
+    for at, number in enumerate(vector):
+        if not math.isfinite(number):
+            raise ValueError(
+                f"{what} holds {number} at place {at}: every number must be finite, and within the range of 32 bits"
+            )
+
+
+def _create(connection: sqlite3.Connection) -> None:
+    (found,) = connection.execute("PRAGMA user_version").fetchone()
+    if found > _FORMAT:
+        raise DatabaseOpenError(
+            f"the memory store has format {found}, this version of fastcrew-async knows up to {_FORMAT}: upgrade it"
+        )
+    if found == 0:
+        for sql in _SCHEMA.split(";"):
+            connection.execute(sql)
+        connection.execute(f"PRAGMA user_version = {_FORMAT}")
+
+
+def _setting(connection: sqlite3.Connection, name: str) -> int:
+    (value,) = connection.execute("SELECT value FROM setting WHERE name = ?", (name,)).fetchone()
+    return int(value)
+
+
+def _set(connection: sqlite3.Connection, name: str, value: int) -> None:
+    connection.execute("UPDATE setting SET value = ? WHERE name = ?", (value, name))
+
+
+def _named(connection: sqlite3.Connection, text: str) -> int | None:
+    found = connection.execute("SELECT id FROM name WHERE text = ?", (text,)).fetchone()
+    return None if found is None else int(found[0])
+
+
+def _name(connection: sqlite3.Connection, text: str) -> int:
+    connection.execute("INSERT OR IGNORE INTO name (text) VALUES (?)", (text,))
+    return _named(connection, text) or 0
+
+
+def _scope(connection: sqlite3.Connection, path: str) -> int:
+    connection.execute("INSERT OR IGNORE INTO scope (path) VALUES (?)", (path,))
+    return _column(connection, "SELECT id FROM scope WHERE path = ?", path)[0]
+
+
+def _range(prefix: str | None) -> tuple[str, str]:
+    """The texts between which all lie that begin with ``prefix``."""
+    return prefix or "", f"{prefix or ''}\U0010ffff"
+
+
+def _column(connection: sqlite3.Connection, sql: str, *values: Any) -> list[int]:
+    return [row[0] for row in connection.execute(sql, values)]
+
+
+def _rows_of_ids(connection: sqlite3.Connection, ids: Iterable[str]) -> list[int]:
+    return [row for one in ids for row in _column(connection, "SELECT row FROM record WHERE id = ?", one)]
+
+
+def _rows_wanted(connection: sqlite3.Connection, wanted: Wanted, older_than: str | None) -> set[int]:
+    takes = _filter(connection, wanted)
+    if takes is None:
+        return set()
+    low, high = _range(wanted[0])
+    found = connection.execute(
+        "SELECT row, scope, source, private, created_at FROM record WHERE (? IS NULL OR created < ?) "
+        "AND (? = '' OR scope IN (SELECT id FROM scope WHERE path >= ? AND path < ?))",
+        (older_than, older_than, low, low, high),
+    )
+    return {row[0] for row in found if takes(*row)}
+
+
+def _filter(connection: sqlite3.Connection, wanted: Wanted) -> Callable[[int, int, int, bool, int], bool] | None:
+    """Whether a row of this scope, source, privacy and time is wanted; None where none can be."""
+    prefix, any_of, all_of, none_of, visible_to, (start, end) = wanted
+    scopes = None
+    if prefix is not None:
+        sql = "SELECT id FROM scope WHERE path >= ? AND path < ? AND records > 0"
+        scopes = set(_column(connection, sql, *_range(prefix)))
+        if not scopes:
+            return None
+
+    def tagged(tags: Iterable[str]) -> set[int]:
+        numbers = [_named(connection, tag) for tag in tags]
+        return {row for n in numbers for row in _column(connection, "SELECT row FROM tagged WHERE tag = ?", n)}
+
+    needed = [tagged(any_of)] if any_of else []
+    needed += [tagged([tag]) for tag in all_of]
+    refused = tagged(none_of)
+    visible = (visible_to and _named(connection, f"s{visible_to}")) or 0
+
+    def takes(row: int, scope: int, source: int, private: bool, created: int) -> bool:
+        return (
+            (visible_to is None or not private or (visible != 0 and source == visible))
+            and (scopes is None or scope in scopes)
+            and (start is None or created >= start)
+            and (end is None or created < end)
+            and all(row in rows for rows in needed)
+            and row not in refused
+        )
+
+    return takes
+
+
+def _count(connection: sqlite3.Connection, scope: int, tags: Iterable[int], by: int) -> None:
+    connection.execute("UPDATE scope SET records = records + ? WHERE id = ?", (by, scope))
+    connection.executemany(
+        "INSERT INTO scope_tag (scope, tag, uses) VALUES (?, ?, ?) "
+        "ON CONFLICT DO UPDATE SET uses = uses + excluded.uses",
+        [(scope, tag, by) for tag in tags],
+    )
+
+
+def _touch(connection: sqlite3.Connection, ids: Iterable[str], now: str) -> None:
+    connection.executemany("UPDATE record SET accessed = ? WHERE id = ?", [(now, one) for one in ids])
+
+
+def _scopes(connection: sqlite3.Connection, prefix: str | None) -> list[tuple[str, int]]:
+    low, high = _range(prefix)
+    return connection.execute(
+        "SELECT path, records FROM scope WHERE (? = '' OR path >= ? AND path < ?) AND records > 0 ORDER BY path",
+        (low, low, high),
+    ).fetchall()
+
+
+def _categories(connection: sqlite3.Connection, prefix: str | None) -> list[tuple[str, int]]:
+    low, high = _range(prefix)
+    found = connection.execute(
+        "SELECT n.text, sum(t.uses) FROM scope_tag t JOIN name n ON n.id = t.tag WHERE t.uses > 0 "
+        "AND substr(n.text, 1, 1) = 'c' AND (? = '' OR t.scope IN "
+        "(SELECT id FROM scope WHERE path >= ? AND path < ?)) GROUP BY t.tag",
+        (low, low, high),
+    )
+    return [(text[1:], uses) for text, uses in found]
+
+
+def _scope_info(connection: sqlite3.Connection, prefix: str | None) -> tuple[Any, ...]:
+    low, high = _range(prefix)
+    times = connection.execute(
+        "SELECT min(created), max(created) FROM record "
+        "WHERE ? = '' OR scope IN (SELECT id FROM scope WHERE path >= ? AND path < ?)",
+        (low, low, high),
+    ).fetchone()
+    return _scopes(connection, prefix), _categories(connection, prefix), *times

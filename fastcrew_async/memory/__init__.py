@@ -1,0 +1,1 @@
+"""Agents' memory in the core: CrewAI's storage protocol on SQLite and memory-mapped vectors."""

@@ -1,0 +1,404 @@
+//! Agents' memory: records in SQLite, vectors in memory-mapped files beside it, searches that filter before they rank.
+//!
+//! `records` is the truth, `segments` holds the vectors, `search` ranks them. A write is a task of the store's writer, so
+//! saves commit in groups and are acknowledged on disk; a search is one read transaction on one of its readers.
+
+mod filter;
+mod kernels;
+#[cfg(feature = "extension-module")]
+mod python;
+mod records;
+mod search;
+mod segments;
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use self::records::{told, Done};
+use self::search::{nearest, Query};
+use self::segments::Segments;
+use crate::bridge::value::Value;
+use crate::error::Error;
+use crate::store::{Durability, Hook, Options, Store, Task, Work};
+
+#[cfg(feature = "extension-module")]
+pub use python::PyMemories;
+pub use records::{Record, Wanted};
+pub use search::Metric;
+
+/// How the dimensions of a vector are bounded: the sums of the codes must fit 32 bits.
+pub const MOST_DIMENSIONS: usize = 65_536;
+
+type Answer = Result<Value, Error>;
+
+/// A folder with `records.db` and the vectors' files.
+pub struct Memories {
+    store: Store,
+    segments: Arc<Segments>,
+    created: Arc<AtomicBool>,
+}
+
+/// Which records a deletion names.
+#[derive(Debug, Clone)]
+pub enum Doomed {
+    All {
+        forget: bool,
+    },
+    Ids(Vec<String>),
+    /// Of the ids, where some are given; and created before.
+    Wanted(Wanted, Option<String>, Option<Vec<String>>),
+    Between(String, String),
+}
+
+impl Memories {
+    pub fn new(folder: PathBuf, readers: u32, busy_timeout: Duration) -> Result<Self, Error> {
+        let segments = Arc::new(Segments::new(folder.clone()));
+        let flushed = Arc::clone(&segments);
+        let store = Store::new(Options {
+            path: folder.join("records.db"),
+            readers,
+            queue_size: 10_000,
+            durability: Durability::Full,
+            busy_timeout,
+            before_commit: Hook(Some(Arc::new(move || flushed.flush()))),
+            make_folder: true,
+        })?;
+        Ok(Self {
+            store,
+            segments,
+            created: Arc::default(),
+        })
+    }
+
+    fn write<F>(&self, act: F) -> Result<impl Future<Output = Answer> + Send + 'static, Error>
+    where
+        F: Fn(&Connection, &Segments) -> Done<Value> + Send + 'static,
+    {
+        let segments = Arc::clone(&self.segments);
+        let created = Arc::clone(&self.created);
+        self.store
+            .write(Work::Task(Task(Box::new(move |connection| {
+                told(connection, || {
+                    prepare(connection, &segments, &created)?;
+                    act(connection, &segments)
+                })
+            }))))
+    }
+
+    fn read<F>(&self, look: F) -> Result<impl Future<Output = Answer> + Send + 'static, Error>
+    where
+        F: FnOnce(&Connection, &Segments) -> Done<Value> + Send + 'static,
+    {
+        // Reads need the tables; the first task of a process makes sure of them.
+        let opening = if self.created.load(Relaxed) {
+            None
+        } else {
+            Some(self.write(|_, _| Ok(Value::None))?)
+        };
+        let segments = Arc::clone(&self.segments);
+        let looking = self.store.look(move |connection| {
+            told(connection, || {
+                // One transaction: the rows are as they were when the slots were counted.
+                let snapshot = connection.unchecked_transaction()?;
+                let found = look(connection, &segments);
+                snapshot.finish()?;
+                found
+            })
+        })?;
+        Ok(async move {
+            if let Some(opening) = opening {
+                opening.await?;
+            }
+            looking.await
+        })
+    }
+
+    pub fn open(&self) -> Result<impl Future<Output = Answer> + Send + 'static, Error> {
+        self.write(|_, _| Ok(Value::None))
+    }
+
+    pub fn save(
+        &self,
+        records: Vec<Record>,
+    ) -> Result<impl Future<Output = Answer> + Send + 'static, Error> {
+        check(&records)?;
+        self.write(move |connection, segments| {
+            records::insert(connection, segments, &records)?;
+            Ok(Value::None)
+        })
+    }
+
+    /// Replaces all records of the id of this one.
+    pub fn replace(
+        &self,
+        record: Record,
+    ) -> Result<impl Future<Output = Answer> + Send + 'static, Error> {
+        let record = [record];
+        check(&record)?;
+        let written = self.write(move |connection, segments| {
+            let rows = records::rows_of_ids(connection, &[record[0].id.clone()])?;
+            let slots = records::remove(connection, &rows)?;
+            records::insert(connection, segments, &record)?;
+            Ok(slots_value(slots))
+        })?;
+        let buried = self.bury(written);
+        Ok(async move { buried.await.map(|_| Value::None) })
+    }
+
+    /// Removes records and tells how many.
+    pub fn delete(
+        &self,
+        doomed: Doomed,
+    ) -> Result<impl Future<Output = Answer> + Send + 'static, Error> {
+        let written = self.write(move |connection, _| {
+            let rows = match &doomed {
+                Doomed::All { forget } => {
+                    let count = records::clear(connection, *forget)?;
+                    return Ok(Value::Tuple(vec![
+                        Value::Int(count),
+                        Value::List(Vec::new()),
+                    ]));
+                }
+                Doomed::Ids(ids) => records::rows_of_ids(connection, ids)?,
+                Doomed::Wanted(wanted, older, ids) => {
+                    let mut rows = records::rows_wanted(connection, wanted, older.as_deref())?;
+                    if let Some(ids) = ids {
+                        let named = records::rows_of_ids(connection, ids)?;
+                        let named: BTreeSet<i64> = named.into_iter().collect();
+                        rows.retain(|row| named.contains(row));
+                    }
+                    rows
+                }
+                Doomed::Between(from, until) => records::rows_between(connection, from, until)?,
+            };
+            let slots = records::remove(connection, &rows)?;
+            let unique: BTreeSet<i64> = rows.into_iter().collect();
+            Ok(Value::Tuple(vec![
+                Value::Int(unique.len() as i64),
+                slots_list(slots),
+            ]))
+        })?;
+        Ok(self.bury(written))
+    }
+
+    /// Marks the slots of removed rows, once the removal is committed; what a crash leaves unmarked a search marks.
+    fn bury(
+        &self,
+        written: impl Future<Output = Answer> + Send + 'static,
+    ) -> impl Future<Output = Answer> + Send + 'static {
+        let segments = Arc::clone(&self.segments);
+        async move {
+            let Value::Tuple(mut answer) = written.await? else {
+                return Ok(Value::None);
+            };
+            if let Some(Value::List(slots)) = answer.pop() {
+                for slot in slots {
+                    if let Value::Int(slot) = slot {
+                        segments.bury(slot as u64);
+                    }
+                }
+            }
+            Ok(answer.pop().unwrap_or_default())
+        }
+    }
+
+    pub fn touch(
+        &self,
+        ids: Vec<String>,
+        now: String,
+    ) -> Result<impl Future<Output = Answer> + Send + 'static, Error> {
+        self.write(move |connection, _| {
+            records::touch(connection, &ids, &now)?;
+            Ok(Value::None)
+        })
+    }
+
+    pub fn get(&self, id: String) -> Result<impl Future<Output = Answer> + Send + 'static, Error> {
+        self.read(move |connection, segments| {
+            let vectors = records::open_segments(connection, segments)?;
+            Ok(records::by_id(connection, &vectors, &id)?.unwrap_or_default())
+        })
+    }
+
+    pub fn list(
+        &self,
+        prefix: Option<String>,
+        limit: i64,
+        offset: i64,
+        vectors: bool,
+    ) -> Result<impl Future<Output = Answer> + Send + 'static, Error> {
+        self.read(move |connection, segments| {
+            let vectors = if vectors {
+                records::open_segments(connection, segments)?
+            } else {
+                Vec::new()
+            };
+            records::list(connection, &vectors, prefix.as_deref(), limit, offset)
+        })
+    }
+
+    pub fn scope_info(
+        &self,
+        prefix: Option<String>,
+    ) -> Result<impl Future<Output = Answer> + Send + 'static, Error> {
+        self.read(move |connection, _| records::scope_info(connection, prefix.as_deref()))
+    }
+
+    pub fn scopes(
+        &self,
+        prefix: Option<String>,
+    ) -> Result<impl Future<Output = Answer> + Send + 'static, Error> {
+        self.read(move |connection, _| records::scopes(connection, prefix.as_deref()))
+    }
+
+    pub fn categories(
+        &self,
+        prefix: Option<String>,
+    ) -> Result<impl Future<Output = Answer> + Send + 'static, Error> {
+        self.read(move |connection, _| records::categories(connection, prefix.as_deref()))
+    }
+
+    pub fn count(
+        &self,
+        prefix: Option<String>,
+    ) -> Result<impl Future<Output = Answer> + Send + 'static, Error> {
+        self.read(move |connection, _| {
+            Ok(Value::Int(records::counted(connection, prefix.as_deref())?))
+        })
+    }
+
+    /// The nearest records with their scores, those of at least `least`.
+    pub fn search(
+        &self,
+        metric: Metric,
+        vector: Vec<f32>,
+        wanted: Wanted,
+        limit: usize,
+        least: f64,
+    ) -> Result<impl Future<Output = Answer> + Send + 'static, Error> {
+        finite(&vector, "the query's vector")?;
+        self.read(move |connection, segments| {
+            let stored = records::setting(connection, "dim")? as usize;
+            if stored != 0 && stored != vector.len() {
+                return Err(Error::Dimension {
+                    stored,
+                    given: vector.len(),
+                }
+                .into());
+            }
+            let mut found = Vec::new();
+            let filter = match records::filter(connection, &wanted)? {
+                Some(filter) if stored != 0 && limit > 0 => filter,
+                _ => return Ok(Value::List(found)),
+            };
+            let open = records::open_segments(connection, segments)?;
+            let next_slot = records::setting(connection, "next_slot")? as u64;
+            let query = Query::new(metric, vector);
+            // A few more than wanted, for hints that turn out to be stale.
+            let mut want = limit.saturating_add(8);
+            loop {
+                let hits = nearest(&open, next_slot, &query, &filter, want);
+                let all = hits.len() < want;
+                let mut stale = false;
+                for hit in hits {
+                    let score = metric.score(hit.nearness);
+                    if found.len() == limit || score < least {
+                        return Ok(Value::List(found));
+                    }
+                    match records::by_row(connection, &open, hit.row)? {
+                        Some(record) => found.push(Value::Tuple(vec![record, Value::Float(score)])),
+                        None => {
+                            stale = true;
+                            segments.bury(hit.slot);
+                        }
+                    }
+                }
+                if found.len() == limit || all && !stale {
+                    return Ok(Value::List(found));
+                }
+                if all {
+                    // Everything there is has been looked at; what was stale has no row.
+                    return Ok(Value::List(found));
+                }
+                found.clear();
+                want = want.saturating_mul(2);
+            }
+        })
+    }
+
+    pub fn close(&self) -> impl Future<Output = Answer> + Send + 'static {
+        self.store.close()
+    }
+
+    pub fn stats(&self) -> crate::store::Stats {
+        self.store.stats()
+    }
+}
+
+/// Once a process: the tables, and no files that a crash or a rollback has left. Runs under the database's write lock.
+fn prepare(connection: &Connection, segments: &Segments, created: &AtomicBool) -> Done<()> {
+    if !created.load(Relaxed) {
+        records::create(connection)?;
+        let kept = records::list_segments(connection)?
+            .into_iter()
+            .map(|(base, ..)| base)
+            .collect();
+        segments.keep_only(&kept, true);
+        created.store(true, Relaxed);
+    }
+    Ok(())
+}
+
+fn slots_list(slots: Vec<u64>) -> Value {
+    Value::List(
+        slots
+            .into_iter()
+            .map(|slot| Value::Int(slot as i64))
+            .collect(),
+    )
+}
+
+fn slots_value(slots: Vec<u64>) -> Value {
+    Value::Tuple(vec![Value::None, slots_list(slots)])
+}
+
+/// Refuses what cannot be stored before anything is queued.
+fn check(records: &[Record]) -> Result<(), Error> {
+    let mut first = None;
+    for record in records {
+        let Some(vector) = &record.vector else {
+            continue;
+        };
+        let (given, what) = (
+            vector.len(),
+            format!("the vector of record {:?}", record.id),
+        );
+        if given == 0 || given > MOST_DIMENSIONS {
+            return Err(Error::Invalid(format!(
+                "{what} has {given} dimensions: from 1 to {MOST_DIMENSIONS} are possible"
+            )));
+        }
+        finite(vector, &what)?;
+        let stored = *first.get_or_insert(given);
+        if stored != given {
+            return Err(Error::Dimension { stored, given });
+        }
+    }
+    Ok(())
+}
+
+fn finite(vector: &[f32], what: &str) -> Result<(), Error> {
+    match vector.iter().position(|number| !number.is_finite()) {
+        None => Ok(()),
+        Some(at) => Err(Error::Invalid(format!(
+            "{what} holds {} at place {at}: every number must be finite, and within the range of 32 bits",
+            vector[at]
+        ))),
+    }
+}

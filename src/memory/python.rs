@@ -1,0 +1,197 @@
+//! The memories as a Python class; `fastcrew_async.MemoryStore` is what users see.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
+
+use super::{Doomed, Memories, Metric, Record, Wanted};
+use crate::bridge::awaitable::Awaitable;
+use crate::bridge::value::Value;
+use crate::error::Error;
+use crate::runtime::Runtime;
+
+/// One folder of memories. ``fastcrew_async.MemoryStore`` is the usual way to it.
+#[pyclass(frozen, name = "Memories", module = "fastcrew_async._core")]
+pub struct PyMemories {
+    runtime: Py<Runtime>,
+    /// None only while it is dropped.
+    memories: Option<Arc<Memories>>,
+}
+
+impl PyMemories {
+    fn memories(&self) -> PyResult<&Arc<Memories>> {
+        self.runtime.get().core().check_process("MemoryStore")?;
+        Ok(self.memories.as_ref().expect("it is taken by drop only"))
+    }
+
+    fn later<F>(&self, py: Python<'_>, begun: Result<F, Error>) -> PyResult<Awaitable>
+    where
+        F: std::future::Future<Output = Result<Value, Error>> + Send + 'static,
+    {
+        Ok(Awaitable::new(self.runtime.clone_ref(py), begun?))
+    }
+
+    fn now<F>(&self, py: Python<'_>, begun: Result<F, Error>) -> PyResult<Py<PyAny>>
+    where
+        F: std::future::Future<Output = Result<Value, Error>> + Send,
+    {
+        self.runtime.get().block_on_detached(py, begun?)
+    }
+}
+
+impl Drop for PyMemories {
+    fn drop(&mut self) {
+        // A forked child must not close what is open in its parent: SQLite's locks belong to the process.
+        if self
+            .runtime
+            .get()
+            .core()
+            .check_process("MemoryStore")
+            .is_err()
+        {
+            std::mem::forget(self.memories.take());
+        }
+    }
+}
+
+/// f32, little endian.
+fn numbers(bytes: &[u8]) -> Vec<f32> {
+    bytes
+        .chunks_exact(4)
+        .map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]]))
+        .collect()
+}
+
+impl<'py> FromPyObject<'_, 'py> for Record {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        type Times = (String, i64, String);
+        type Owner = (Option<String>, bool);
+        let (id, content, scope, categories, metadata, tags, importance, times, owner, vector) =
+            object.extract()?;
+        let ((created, created_at, accessed), (source, private)): (Times, Owner) = (times, owner);
+        let vector: Option<PyBackedBytes> = vector;
+        Ok(Self {
+            id,
+            content,
+            scope,
+            categories,
+            metadata,
+            tags,
+            importance,
+            created,
+            created_at,
+            accessed,
+            source,
+            private,
+            vector: vector.map(|bytes| numbers(&bytes)),
+        })
+    }
+}
+
+impl<'py> FromPyObject<'_, 'py> for Wanted {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        let (prefix, any, all, none, visible_to, created) = object.extract()?;
+        Ok(Self {
+            prefix,
+            any,
+            all,
+            none,
+            visible_to,
+            created,
+        })
+    }
+}
+
+fn metric_of(name: &str) -> Result<Metric, Error> {
+    Metric::of(name).ok_or_else(|| {
+        Error::Invalid(format!(
+            "metric must be \"cosine\", \"dot\" or \"euclid\", not {name:?}"
+        ))
+    })
+}
+
+fn doomed(
+    ids: Option<Vec<String>>,
+    wanted: Option<(Wanted, Option<String>)>,
+    between: Option<(String, String)>,
+    forget: bool,
+) -> Doomed {
+    match (ids, wanted, between) {
+        (ids, Some((wanted, older_than)), _) => Doomed::Wanted(wanted, older_than, ids),
+        (Some(ids), None, _) => Doomed::Ids(ids),
+        (None, None, Some((from, until))) => Doomed::Between(from, until),
+        (None, None, None) => Doomed::All { forget },
+    }
+}
+
+/// Both halves of an operation: one for an event loop, one that waits with the GIL released.
+macro_rules! operations {
+    ($($(#[$text:meta])* $name:ident $sync:ident ($($argument:ident: $type:ty),*) $begin:expr;)*) => {
+        #[pymethods]
+        impl PyMemories {
+            $(
+                $(#[$text])*
+                fn $name(&self, py: Python<'_>, $($argument: $type),*) -> PyResult<Awaitable> {
+                    let begin: fn(&Memories, $($type),*) -> PyResult<_> = $begin;
+                    self.later(py, Ok(begin(self.memories()?, $($argument),*)?))
+                }
+
+                fn $sync(&self, py: Python<'_>, $($argument: $type),*) -> PyResult<Py<PyAny>> {
+                    let begin: fn(&Memories, $($type),*) -> PyResult<_> = $begin;
+                    self.now(py, Ok(begin(self.memories()?, $($argument),*)?))
+                }
+            )*
+
+            #[new]
+            fn new(runtime: Py<Runtime>, folder: PathBuf, readers: u32, busy_timeout: f64) -> PyResult<Self> {
+                let busy_timeout = Duration::try_from_secs_f64(busy_timeout)
+                    .map_err(|error| Error::Invalid(format!("busy_timeout must be seconds, from 0 on: {error}")))?;
+                if readers == 0 {
+                    return Err(Error::Invalid("readers must be at least 1".into()).into());
+                }
+                runtime.get().core().check_process("runtime")?;
+                let memories = Memories::new(folder, readers, busy_timeout)?;
+                Ok(Self { runtime, memories: Some(Arc::new(memories)) })
+            }
+
+            /// ``(queued, writes, commits, largest_group)``.
+            fn writes(&self) -> PyResult<(usize, u64, u64, u64)> {
+                let stats = self.memories()?.stats();
+                Ok((stats.queued, stats.writes, stats.commits, stats.largest_group))
+            }
+        }
+    };
+}
+
+operations! {
+    /// Opens the files; later operations would do so themselves.
+    open open_sync () |memories| Ok(memories.open()?);
+    save save_sync (records: Vec<Record>) |memories, records| Ok(memories.save(records)?);
+    replace replace_sync (record: Record) |memories, record| Ok(memories.replace(record)?);
+    touch touch_sync (ids: Vec<String>, now: String) |memories, ids, now| Ok(memories.touch(ids, now)?);
+    get get_sync (id: String) |memories, id| Ok(memories.get(id)?);
+    newest newest_sync (prefix: Option<String>, limit: i64, offset: i64, vectors: bool)
+        |memories, prefix, limit, offset, vectors| Ok(memories.list(prefix, limit, offset, vectors)?);
+    search search_sync (metric: String, vector: PyBackedBytes, wanted: Wanted, limit: usize, least: f64)
+        |memories, metric, vector, wanted, limit, least| {
+            Ok(memories.search(metric_of(&metric)?, numbers(&vector), wanted, limit, least)?)
+        };
+    delete delete_sync (
+        ids: Option<Vec<String>>,
+        wanted: Option<(Wanted, Option<String>)>,
+        between: Option<(String, String)>,
+        forget: bool
+    ) |memories, ids, wanted, between, forget| Ok(memories.delete(doomed(ids, wanted, between, forget))?);
+    scope_info scope_info_sync (prefix: Option<String>) |memories, prefix| Ok(memories.scope_info(prefix)?);
+    scopes scopes_sync (prefix: Option<String>) |memories, prefix| Ok(memories.scopes(prefix)?);
+    categories categories_sync (prefix: Option<String>) |memories, prefix| Ok(memories.categories(prefix)?);
+    count count_sync (prefix: Option<String>) |memories, prefix| Ok(memories.count(prefix)?);
+    close close_sync () |memories| Ok(memories.close());
+}

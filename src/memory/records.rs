@@ -1,0 +1,643 @@
+//! The records in SQLite: the tables, and what is done to them inside a transaction.
+//!
+//! A row is never changed but for `accessed` and `slot`, and its number never used again: an update is a new row. So what
+//! others keep by row number (the words, the vectors) is right for as long as the row exists.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use rusqlite::{params, Connection, OptionalExtension, Row};
+
+use super::filter::{Filter, Members};
+use super::segments::{capacity, slot, Entry, Segment, Segments, PRIVATE};
+use crate::bridge::value::Value;
+use crate::error::{DatabaseErrorKind as Kind, Error};
+use crate::store::failure::failure;
+
+/// Raised when the tables change; a newer file is refused.
+const FORMAT: i64 = 1;
+/// Slots that are written together.
+const RUN: usize = 256;
+
+const SCHEMA: &str = "
+CREATE TABLE scope (id INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE, records INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE name (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);
+CREATE TABLE record (
+  row INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL, scope INTEGER NOT NULL, created TEXT NOT NULL,
+  created_at INTEGER NOT NULL, accessed TEXT NOT NULL, importance REAL NOT NULL, source INTEGER NOT NULL,
+  private INTEGER NOT NULL, slot INTEGER, tags BLOB NOT NULL, categories TEXT NOT NULL, metadata TEXT NOT NULL,
+  content TEXT NOT NULL);
+CREATE INDEX record_id ON record (id);
+CREATE INDEX record_created ON record (created);
+CREATE INDEX record_scope ON record (scope, created);
+CREATE TABLE tagged (tag INTEGER NOT NULL, row INTEGER NOT NULL, PRIMARY KEY (tag, row)) WITHOUT ROWID;
+CREATE TABLE scope_tag (
+  scope INTEGER NOT NULL, tag INTEGER NOT NULL, uses INTEGER NOT NULL, PRIMARY KEY (scope, tag)) WITHOUT ROWID;
+CREATE TABLE gone (number INTEGER PRIMARY KEY AUTOINCREMENT, row INTEGER NOT NULL);
+CREATE TABLE segment (base INTEGER PRIMARY KEY, capacity INTEGER NOT NULL, dim INTEGER NOT NULL);
+CREATE TABLE setting (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+INSERT INTO setting VALUES ('dim', 0), ('next_slot', 0);
+";
+
+/// An error of SQLite's or of ours; the first is told with the file's path.
+pub enum Fault {
+    Sql(rusqlite::Error),
+    Ours(Error),
+}
+
+impl From<rusqlite::Error> for Fault {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sql(error)
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Self::Ours(error)
+    }
+}
+
+pub type Done<T> = Result<T, Fault>;
+
+/// Runs `act` and tells its error as the store's.
+pub fn told<T>(connection: &Connection, act: impl FnOnce() -> Done<T>) -> Result<T, Error> {
+    act().map_err(|fault| match fault {
+        Fault::Sql(error) => failure(connection.path().unwrap_or_default().as_ref(), &error),
+        Fault::Ours(error) => error,
+    })
+}
+
+/// A record as it comes in; texts that mean something to Python only (JSON, times) stay as they are.
+#[derive(Debug, Clone)]
+pub struct Record {
+    pub id: String,
+    pub content: String,
+    pub scope: String,
+    pub categories: String,
+    pub metadata: String,
+    /// What filters may ask for, see `fastcrew_async/memory/tags.py`.
+    pub tags: Vec<String>,
+    pub importance: f64,
+    pub created: String,
+    /// Microseconds since 1970.
+    pub created_at: i64,
+    pub accessed: String,
+    pub source: Option<String>,
+    pub private: bool,
+    pub vector: Option<Vec<f32>>,
+}
+
+/// What a search, a listing or a deletion is limited to.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    /// What the path of the scope begins with.
+    pub prefix: Option<String>,
+    /// Tags of which one is needed, of which all are, and of which none may be there.
+    pub any: Vec<String>,
+    pub all: Vec<String>,
+    pub none: Vec<String>,
+    /// Private records are left out but those of this source ("": of none).
+    pub visible_to: Option<String>,
+    /// Microseconds since 1970: from, and until.
+    pub created: (Option<i64>, Option<i64>),
+}
+
+pub fn create(connection: &Connection) -> Done<()> {
+    let format: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if format > FORMAT {
+        let text = format!(
+            "{}: the memory store has format {format}, this version of fastcrew-async knows up to {FORMAT}: upgrade it",
+            connection.path().unwrap_or_default()
+        );
+        return Err(Error::database(Kind::Open, text).into());
+    }
+    if format == 0 {
+        connection.execute_batch(SCHEMA)?;
+        connection.execute_batch(&format!("PRAGMA user_version = {FORMAT}"))?;
+    }
+    Ok(())
+}
+
+pub fn setting(connection: &Connection, name: &str) -> Done<i64> {
+    let mut statement = connection.prepare_cached("SELECT value FROM setting WHERE name = ?1")?;
+    Ok(statement.query_row([name], |row| row.get(0))?)
+}
+
+fn set(connection: &Connection, name: &str, value: i64) -> Done<()> {
+    let mut statement =
+        connection.prepare_cached("UPDATE setting SET value = ?2 WHERE name = ?1")?;
+    statement.execute(params![name, value])?;
+    Ok(())
+}
+
+fn named(connection: &Connection, text: &str) -> Done<Option<i64>> {
+    let mut statement = connection.prepare_cached("SELECT id FROM name WHERE text = ?1")?;
+    Ok(statement.query_row([text], |row| row.get(0)).optional()?)
+}
+
+fn name(connection: &Connection, text: &str) -> Done<i64> {
+    if let Some(id) = named(connection, text)? {
+        return Ok(id);
+    }
+    connection
+        .prepare_cached("INSERT INTO name (text) VALUES (?1)")?
+        .execute([text])?;
+    Ok(connection.last_insert_rowid())
+}
+
+fn scope(connection: &Connection, path: &str) -> Done<i64> {
+    let mut statement = connection.prepare_cached("SELECT id FROM scope WHERE path = ?1")?;
+    if let Some(id) = statement.query_row([path], |row| row.get(0)).optional()? {
+        return Ok(id);
+    }
+    connection
+        .prepare_cached("INSERT INTO scope (path) VALUES (?1)")?
+        .execute([path])?;
+    Ok(connection.last_insert_rowid())
+}
+
+/// The texts between which all lie that begin with `prefix`.
+fn range(prefix: &str) -> (String, String) {
+    (prefix.to_owned(), format!("{prefix}\u{10ffff}"))
+}
+
+/// Adds records, in order.
+pub fn insert(connection: &Connection, segments: &Segments, records: &[Record]) -> Done<()> {
+    let given = records
+        .iter()
+        .find_map(|record| record.vector.as_ref().map(Vec::len));
+    if let Some(given) = given {
+        let stored = setting(connection, "dim")? as usize;
+        if stored == 0 {
+            set(connection, "dim", given as i64)?;
+        } else if stored != given {
+            return Err(Error::Dimension { stored, given }.into());
+        }
+    }
+    let mut run = Vec::new();
+    for record in records {
+        let tags = record
+            .tags
+            .iter()
+            .map(|tag| name(connection, tag))
+            .collect::<Done<Vec<_>>>()?;
+        let scope = scope(connection, &record.scope)?;
+        let source = match record.source.as_deref() {
+            None | Some("") => 0,
+            Some(source) => name(connection, &format!("s{source}"))?,
+        };
+        let packed: Vec<u8> = tags.iter().flat_map(|tag| tag.to_le_bytes()).collect();
+        connection
+            .prepare_cached(
+                "INSERT INTO record (id, scope, created, created_at, accessed, importance, source, private, tags, \
+                 categories, metadata, content) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+            )?
+            .execute(params![
+                record.id, scope, record.created, record.created_at, record.accessed, record.importance, source, record.private, packed, record.categories, record.metadata,
+                record.content
+            ])?;
+        let row = connection.last_insert_rowid();
+        count(connection, scope, &tags, 1)?;
+        let mut tag_row =
+            connection.prepare_cached("INSERT OR IGNORE INTO tagged (tag, row) VALUES (?1, ?2)")?;
+        for tag in tags {
+            tag_row.execute([tag, row])?;
+        }
+        if let Some(vector) = &record.vector {
+            let flags = if record.private { PRIVATE } else { 0 };
+            let entry = Entry {
+                row,
+                created: record.created_at,
+                scope: scope as u32,
+                source: source as u32,
+                flags,
+                scale: 0.0,
+                lost: 0.0,
+                length: 0.0,
+            };
+            run.push(slot(entry, vector.clone()));
+            if run.len() == RUN {
+                append(connection, segments, &mut run)?;
+            }
+        }
+    }
+    append(connection, segments, &mut run)
+}
+
+/// Writes vectors to the next slots and tells their rows.
+pub fn append(
+    connection: &Connection,
+    segments: &Segments,
+    run: &mut Vec<(Entry, Vec<i8>, Vec<f32>)>,
+) -> Done<()> {
+    let mut rest = run.as_slice();
+    while let Some((_, _, vector)) = rest.first() {
+        let dim = vector.len();
+        let mut next = setting(connection, "next_slot")? as u64;
+        let last = list_segments(connection)?.pop();
+        let segment = match last {
+            Some((base, capacity, width)) if width == dim && next < base + capacity => {
+                segments.get(base, capacity, dim)?
+            }
+            last => {
+                let base = last.map_or(next, |(base, capacity, _)| next.max(base + capacity));
+                let room = capacity(dim);
+                connection
+                    .prepare_cached(
+                        "INSERT INTO segment (base, capacity, dim) VALUES (?1, ?2, ?3)",
+                    )?
+                    .execute(params![base as i64, room as i64, dim as i64])?;
+                next = base;
+                segments.create(base, room, dim)?
+            }
+        };
+        let room = (segment.base + segment.capacity - next) as usize;
+        let (now, later) = rest.split_at(rest.len().min(room));
+        segments.write(&segment, next, now)?;
+        let mut point = connection.prepare_cached("UPDATE record SET slot = ?2 WHERE row = ?1")?;
+        for (at, (entry, ..)) in now.iter().enumerate() {
+            point.execute(params![entry.row, (next + at as u64) as i64])?;
+        }
+        set(connection, "next_slot", (next + now.len() as u64) as i64)?;
+        rest = later;
+    }
+    run.clear();
+    Ok(())
+}
+
+fn count(connection: &Connection, scope: i64, tags: &[i64], by: i64) -> Done<()> {
+    connection
+        .prepare_cached("UPDATE scope SET records = records + ?2 WHERE id = ?1")?
+        .execute([scope, by])?;
+    let mut use_tag = connection.prepare_cached(
+        "INSERT INTO scope_tag (scope, tag, uses) VALUES (?1, ?2, ?3) \
+         ON CONFLICT DO UPDATE SET uses = uses + excluded.uses",
+    )?;
+    for tag in tags {
+        use_tag.execute([scope, *tag, by])?;
+    }
+    Ok(())
+}
+
+/// Removes rows; gives the slots of their vectors.
+pub fn remove(connection: &Connection, rows: &[i64]) -> Done<Vec<u64>> {
+    let mut slots = Vec::new();
+    for &row in rows {
+        let found = connection
+            .prepare_cached("DELETE FROM record WHERE row = ?1 RETURNING scope, tags, slot")?
+            .query_row([row], |found| {
+                Ok((
+                    found.get::<_, i64>(0)?,
+                    found.get::<_, Vec<u8>>(1)?,
+                    found.get::<_, Option<i64>>(2)?,
+                ))
+            })
+            .optional()?;
+        let Some((scope, packed, slot)) = found else {
+            continue;
+        };
+        let tags: Vec<i64> = packed
+            .chunks_exact(8)
+            .map(|eight| i64::from_le_bytes(eight.try_into().expect("a chunk of eight")))
+            .collect();
+        count(connection, scope, &tags, -1)?;
+        let mut untag =
+            connection.prepare_cached("DELETE FROM tagged WHERE tag = ?1 AND row = ?2")?;
+        for tag in tags {
+            untag.execute([tag, row])?;
+        }
+        connection
+            .prepare_cached("INSERT INTO gone (row) VALUES (?1)")?
+            .execute([row])?;
+        slots.extend(slot.map(|slot| slot as u64));
+    }
+    Ok(slots)
+}
+
+/// Removes everything. The vectors' files go with their rows; `forget` lets the next vectors have another length.
+pub fn clear(connection: &Connection, forget: bool) -> Done<i64> {
+    let count = total(connection)?;
+    // A negative row stands for all rows up to it.
+    connection.execute_batch(
+        "INSERT INTO gone (row) SELECT -max(row) FROM record HAVING max(row) IS NOT NULL;
+         DELETE FROM record; DELETE FROM tagged; DELETE FROM scope_tag; DELETE FROM segment;
+         UPDATE scope SET records = 0",
+    )?;
+    if forget {
+        set(connection, "dim", 0)?;
+    }
+    Ok(count)
+}
+
+fn total(connection: &Connection) -> Done<i64> {
+    let mut statement = connection.prepare_cached("SELECT coalesce(sum(records), 0) FROM scope")?;
+    Ok(statement.query_row([], |row| row.get(0))?)
+}
+
+fn column(connection: &Connection, sql: &str, values: impl rusqlite::Params) -> Done<Vec<i64>> {
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query(values)?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(row.get(0)?);
+    }
+    Ok(found)
+}
+
+pub fn rows_of_ids(connection: &Connection, ids: &[String]) -> Done<Vec<i64>> {
+    let mut found = Vec::new();
+    for id in ids {
+        found.extend(column(
+            connection,
+            "SELECT row FROM record WHERE id = ?1",
+            [id],
+        )?);
+    }
+    Ok(found)
+}
+
+/// The rows that a deletion names; `older_than` compares the times as text, as CrewAI does.
+pub fn rows_wanted(
+    connection: &Connection,
+    wanted: &Wanted,
+    older_than: Option<&str>,
+) -> Done<Vec<i64>> {
+    let Some(filter) = filter(connection, wanted)? else {
+        return Ok(Vec::new());
+    };
+    let (from, until) = range(wanted.prefix.as_deref().unwrap_or_default());
+    let mut rows = column(
+        connection,
+        "SELECT row FROM record WHERE (?3 IS NULL OR created < ?3) AND (?1 = '' OR scope IN \
+         (SELECT id FROM scope WHERE path >= ?1 AND path < ?2))",
+        params![from, until, older_than],
+    )?;
+    rows.retain(|row| {
+        filter.rows.iter().all(|rows| rows.has(*row))
+            && !filter.not_rows.iter().any(|rows| rows.has(*row))
+    });
+    Ok(rows)
+}
+
+/// The rows in the scopes from one text to another.
+pub fn rows_between(connection: &Connection, from: &str, until: &str) -> Done<Vec<i64>> {
+    column(
+        connection,
+        "SELECT row FROM record WHERE scope IN (SELECT id FROM scope WHERE path >= ?1 AND path < ?2)",
+        [from, until],
+    )
+}
+
+/// The filter for what is wanted; None where nothing can be found.
+pub fn filter(connection: &Connection, wanted: &Wanted) -> Done<Option<Filter>> {
+    let mut filter = Filter {
+        created: wanted.created,
+        ..Filter::default()
+    };
+    if let Some(prefix) = &wanted.prefix {
+        let (from, until) = range(prefix);
+        let scopes = column(
+            connection,
+            "SELECT id FROM scope WHERE path >= ?1 AND path < ?2 AND records > 0",
+            [from, until],
+        )?;
+        if scopes.is_empty() {
+            return Ok(None);
+        }
+        filter.scopes = Some(Members::of(&scopes));
+    }
+    let tagged = |tags: &[String]| -> Done<Members> {
+        let mut rows = Vec::new();
+        for tag in tags {
+            if let Some(tag) = named(connection, tag)? {
+                rows.extend(column(
+                    connection,
+                    "SELECT row FROM tagged WHERE tag = ?1",
+                    [tag],
+                )?);
+            }
+        }
+        Ok(Members::of(&rows))
+    };
+    if !wanted.any.is_empty() {
+        filter.rows.push(tagged(&wanted.any)?);
+    }
+    for tag in &wanted.all {
+        filter.rows.push(tagged(std::slice::from_ref(tag))?);
+    }
+    if !wanted.none.is_empty() {
+        filter.not_rows.push(tagged(&wanted.none)?);
+    }
+    if let Some(source) = &wanted.visible_to {
+        let source = if source.is_empty() {
+            None
+        } else {
+            named(connection, &format!("s{source}"))?
+        };
+        filter.visible_to = Some(source.unwrap_or(0) as u32);
+    }
+    Ok(Some(filter))
+}
+
+pub fn touch(connection: &Connection, ids: &[String], now: &str) -> Done<()> {
+    let mut statement =
+        connection.prepare_cached("UPDATE record SET accessed = ?2 WHERE id = ?1")?;
+    for id in ids {
+        statement.execute([id.as_str(), now])?;
+    }
+    Ok(())
+}
+
+pub fn list_segments(connection: &Connection) -> Done<Vec<(u64, u64, usize)>> {
+    let mut statement =
+        connection.prepare_cached("SELECT base, capacity, dim FROM segment ORDER BY base")?;
+    let found = statement.query_map([], |row| {
+        Ok((
+            row.get::<_, i64>(0)? as u64,
+            row.get::<_, i64>(1)? as u64,
+            row.get::<_, i64>(2)? as usize,
+        ))
+    })?;
+    Ok(found.collect::<Result<_, _>>()?)
+}
+
+/// All segments of the store as the connection sees it.
+pub fn open_segments(connection: &Connection, segments: &Segments) -> Done<Vec<Arc<Segment>>> {
+    let listed = list_segments(connection)?;
+    let kept: BTreeSet<u64> = listed.iter().map(|(base, ..)| *base).collect();
+    segments.keep_only(&kept, false);
+    let opened = listed
+        .into_iter()
+        .map(|(base, capacity, dim)| segments.get(base, capacity, dim));
+    Ok(opened.collect::<Result<_, _>>()?)
+}
+
+const COLUMNS: &str = "SELECT r.id, r.content, s.path, r.categories, r.metadata, r.importance, r.created, r.accessed, \
+                       n.text, r.private, r.slot FROM record r JOIN scope s ON s.id = r.scope \
+                       LEFT JOIN name n ON n.id = r.source ";
+
+/// A row as Python gets it; the vector is bytes or None.
+fn record(row: &Row<'_>, vectors: &[Arc<Segment>]) -> rusqlite::Result<Value> {
+    let text = |column: usize| row.get::<_, String>(column).map(Value::Text);
+    let source: Option<String> = row.get(8)?;
+    let slot: Option<i64> = row.get(10)?;
+    Ok(Value::Tuple(vec![
+        text(0)?,
+        text(1)?,
+        text(2)?,
+        text(3)?,
+        text(4)?,
+        Value::Float(row.get(5)?),
+        text(6)?,
+        text(7)?,
+        source.map_or(Value::None, |source| Value::Text(source[1..].to_owned())),
+        Value::Bool(row.get(9)?),
+        slot.map_or(Value::None, |slot| vector(vectors, slot as u64)),
+    ]))
+}
+
+fn vector(segments: &[Arc<Segment>], slot: u64) -> Value {
+    let after = segments.partition_point(|segment| segment.base <= slot);
+    let Some(segment) = after
+        .checked_sub(1)
+        .map(|at| &segments[at])
+        .filter(|segment| segment.holds(slot))
+    else {
+        return Value::None;
+    };
+    let numbers = segment.vector((slot - segment.base) as usize);
+    Value::Bytes(
+        numbers
+            .iter()
+            .flat_map(|number| number.to_le_bytes())
+            .collect(),
+    )
+}
+
+pub fn by_row(connection: &Connection, vectors: &[Arc<Segment>], row: i64) -> Done<Option<Value>> {
+    let mut statement = connection.prepare_cached(&format!("{COLUMNS} WHERE r.row = ?1"))?;
+    Ok(statement
+        .query_row([row], |row| record(row, vectors))
+        .optional()?)
+}
+
+pub fn by_id(connection: &Connection, vectors: &[Arc<Segment>], id: &str) -> Done<Option<Value>> {
+    let mut statement =
+        connection.prepare_cached(&format!("{COLUMNS} WHERE r.id = ?1 ORDER BY r.row LIMIT 1"))?;
+    Ok(statement
+        .query_row([id], |row| record(row, vectors))
+        .optional()?)
+}
+
+/// The newest first.
+pub fn list(
+    connection: &Connection,
+    vectors: &[Arc<Segment>],
+    prefix: Option<&str>,
+    limit: i64,
+    offset: i64,
+) -> Done<Value> {
+    const ORDER: &str = "ORDER BY r.created DESC, r.row DESC LIMIT ?1 OFFSET ?2";
+    let collect = |sql: String, values: &[&dyn rusqlite::ToSql]| -> Done<Value> {
+        let mut statement = connection.prepare_cached(&sql)?;
+        let found = statement.query_map(values, |row| record(row, vectors))?;
+        Ok(Value::List(found.collect::<Result<_, _>>()?))
+    };
+    let Some(prefix) = prefix else {
+        return collect(format!("{COLUMNS} {ORDER}"), &[&limit, &offset]);
+    };
+    let (from, until) = range(prefix);
+    let inside: i64 = connection
+        .prepare_cached(
+            "SELECT coalesce(sum(records), 0) FROM scope WHERE path >= ?1 AND path < ?2",
+        )?
+        .query_row([&from, &until], |row| row.get(0))?;
+    // Where much of the store is in the scope, the newest of it are soon met among the newest of all.
+    let by_time = if inside.saturating_mul(8) > total(connection)? {
+        "+"
+    } else {
+        ""
+    };
+    let place =
+        format!("WHERE {by_time}r.scope IN (SELECT id FROM scope WHERE path >= ?3 AND path < ?4)");
+    collect(
+        format!("{COLUMNS} {place} {ORDER}"),
+        &[&limit, &offset, &from, &until],
+    )
+}
+
+/// `(scopes with their counts, categories, oldest, newest)` of what lies in a scope.
+pub fn scope_info(connection: &Connection, prefix: Option<&str>) -> Done<Value> {
+    let (oldest, newest): (Option<String>, Option<String>) = match prefix {
+        None => connection
+            .prepare_cached(
+                "SELECT (SELECT min(created) FROM record), (SELECT max(created) FROM record)",
+            )?
+            .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?,
+        Some(prefix) => {
+            let (from, until) = range(prefix);
+            connection
+                .prepare_cached(
+                    "SELECT min((SELECT min(created) FROM record WHERE scope = s.id)), \
+                     max((SELECT max(created) FROM record WHERE scope = s.id)) \
+                     FROM scope s WHERE s.path >= ?1 AND s.path < ?2 AND s.records > 0",
+                )?
+                .query_row([&from, &until], |row| Ok((row.get(0)?, row.get(1)?)))?
+        }
+    };
+    let text = |text: Option<String>| text.map_or(Value::None, Value::Text);
+    Ok(Value::Tuple(vec![
+        scopes(connection, prefix)?,
+        categories(connection, prefix)?,
+        text(oldest),
+        text(newest),
+    ]))
+}
+
+/// The scopes that have records, with their counts.
+pub fn scopes(connection: &Connection, prefix: Option<&str>) -> Done<Value> {
+    let (from, until) = range(prefix.unwrap_or_default());
+    pairs(
+        connection,
+        "SELECT path, records FROM scope WHERE (?1 = '' OR path >= ?1 AND path < ?2) AND records > 0 ORDER BY path",
+        &from,
+        &until,
+        0,
+    )
+}
+
+/// The categories of what lies in a scope, with their counts.
+pub fn categories(connection: &Connection, prefix: Option<&str>) -> Done<Value> {
+    let (from, until) = range(prefix.unwrap_or_default());
+    pairs(
+        connection,
+        "SELECT n.text, sum(t.uses) FROM scope_tag t JOIN name n ON n.id = t.tag WHERE t.uses > 0 AND substr(n.text, 1, 1) = 'c' \
+         AND (?1 = '' OR t.scope IN (SELECT id FROM scope WHERE path >= ?1 AND path < ?2)) GROUP BY t.tag",
+        &from,
+        &until,
+        1,
+    )
+}
+
+fn pairs(connection: &Connection, sql: &str, from: &str, until: &str, cut: usize) -> Done<Value> {
+    let mut statement = connection.prepare_cached(sql)?;
+    let found = statement.query_map([from, until], |row| {
+        let text: String = row.get(0)?;
+        Ok(Value::Tuple(vec![
+            Value::Text(text[cut..].to_owned()),
+            Value::Int(row.get(1)?),
+        ]))
+    })?;
+    Ok(Value::List(found.collect::<Result<_, _>>()?))
+}
+
+pub fn counted(connection: &Connection, prefix: Option<&str>) -> Done<i64> {
+    let Some(prefix) = prefix else {
+        return total(connection);
+    };
+    let (from, until) = range(prefix);
+    let mut statement = connection.prepare_cached(
+        "SELECT coalesce(sum(records), 0) FROM scope WHERE path >= ?1 AND path < ?2",
+    )?;
+    Ok(statement.query_row([from, until], |row| row.get(0))?)
+}

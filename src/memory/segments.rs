@@ -1,0 +1,344 @@
+//! The files that hold the vectors: fixed in size, written by appending, read through memory maps.
+//!
+//! The row in SQLite is the truth, a slot here only what it points to. A slot is written and on disk before its row is
+//! committed, under the database's write lock, so one process writes at a time; slots below the committed `next_slot` never
+//! change, but for the flag that says their row is gone. What a rolled-back transaction or a crash leaves behind lies
+//! at or above `next_slot` and is written over.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use memmap2::Mmap;
+
+use super::kernels::Coded;
+use crate::error::{DatabaseErrorKind as Kind, Error};
+
+/// Numbers are written as they lie in memory.
+const _: () = assert!(cfg!(target_endian = "little"));
+
+const ENTRY: usize = 40;
+const FLAGS_AT: usize = 24;
+pub const PRIVATE: u32 = 1;
+/// The row is gone. Only a hint: the row decides.
+pub const DEAD: u32 = 2;
+/// Bytes of numbers in a segment, about: the unit of compaction and of parallel search.
+const SEGMENT_BYTES: u64 = 32 << 20;
+
+/// What filters ask of a record, and what its vector's codes mean.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct Entry {
+    /// 0 where nothing was written.
+    pub row: i64,
+    /// Microseconds since 1970.
+    pub created: i64,
+    pub scope: u32,
+    /// 0 for none.
+    pub source: u32,
+    pub flags: u32,
+    pub scale: f32,
+    pub lost: f32,
+    pub length: f32,
+}
+
+const _: () =
+    assert!(size_of::<Entry>() == ENTRY && std::mem::offset_of!(Entry, flags) == FLAGS_AT);
+
+pub fn capacity(dim: usize) -> u64 {
+    (SEGMENT_BYTES / (4 * dim as u64))
+        .clamp(256, 65_536)
+        .next_multiple_of(256)
+}
+
+/// One file of `capacity` slots: all entries, then all codes, then all numbers.
+pub struct Segment {
+    pub base: u64,
+    pub capacity: u64,
+    pub dim: usize,
+    file: File,
+    map: Mmap,
+}
+
+impl Segment {
+    fn bytes(capacity: u64, dim: usize) -> u64 {
+        Self::vectors_at(capacity, dim) + capacity * dim as u64 * 4
+    }
+
+    fn codes_at(capacity: u64) -> u64 {
+        capacity * ENTRY as u64
+    }
+
+    fn vectors_at(capacity: u64, dim: usize) -> u64 {
+        (Self::codes_at(capacity) + capacity * dim as u64).next_multiple_of(4096)
+    }
+
+    fn open(path: &Path, base: u64, capacity: u64, dim: usize, create: bool) -> io::Result<Self> {
+        let size = Self::bytes(capacity, dim);
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(create)
+            .open(path)?;
+        if create {
+            file.set_len(size)?;
+        } else if file.metadata()?.len() != size {
+            let text = format!("it is not {size} bytes long");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
+        // SAFETY: the file keeps its size for as long as it exists (see the module), and what changes under the map is read
+        // as below: committed slots are constant, flags are atomics.
+        let map = unsafe { Mmap::map(&file)? };
+        Ok(Self {
+            base,
+            capacity,
+            dim,
+            file,
+            map,
+        })
+    }
+
+    /// How many of the segment's slots lie below `next_slot`.
+    pub fn used(&self, next_slot: u64) -> usize {
+        next_slot.saturating_sub(self.base).min(self.capacity) as usize
+    }
+
+    pub fn holds(&self, slot: u64) -> bool {
+        (self.base..self.base + self.capacity).contains(&slot)
+    }
+
+    pub fn entry(&self, index: usize) -> Entry {
+        let at = index * ENTRY;
+        let bytes = &self.map[at..at + ENTRY];
+        // SAFETY: the slice is an entry long, and any bits are one.
+        let mut entry: Entry = unsafe { bytes.as_ptr().cast::<Entry>().read_unaligned() };
+        entry.flags = self.flags(index).load(Relaxed);
+        entry
+    }
+
+    fn flags(&self, index: usize) -> &AtomicU32 {
+        let at = index * ENTRY + FLAGS_AT;
+        let bytes = &self.map[at..at + 4];
+        // SAFETY: the map is page aligned and `at` a multiple of 8; the flags are written as one aligned word.
+        unsafe { &*bytes.as_ptr().cast::<AtomicU32>() }
+    }
+
+    pub fn codes(&self, index: usize) -> &[i8] {
+        let at = Self::codes_at(self.capacity) as usize + index * self.dim;
+        let bytes = &self.map[at..at + self.dim];
+        // SAFETY: u8 and i8 have one layout.
+        unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), self.dim) }
+    }
+
+    pub fn vector(&self, index: usize) -> &[f32] {
+        let at = Self::vectors_at(self.capacity, self.dim) as usize + index * self.dim * 4;
+        let bytes = &self.map[at..at + self.dim * 4];
+        // SAFETY: the region begins on a page, so every number is aligned; any bits are an f32.
+        unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), self.dim) }
+    }
+
+    /// Writes slots in a row, of which `first` is the first; the index counts within the segment.
+    pub fn write(&self, first: usize, slots: &[(Entry, Vec<i8>, Vec<f32>)]) -> io::Result<()> {
+        let mut entries = Vec::with_capacity(slots.len() * ENTRY);
+        let mut codes = Vec::with_capacity(slots.len() * self.dim);
+        let mut vectors = Vec::with_capacity(slots.len() * self.dim * 4);
+        for (entry, code, vector) in slots {
+            entries.extend_from_slice(&entry.row.to_le_bytes());
+            entries.extend_from_slice(&entry.created.to_le_bytes());
+            for word in [entry.scope, entry.source, entry.flags] {
+                entries.extend_from_slice(&word.to_le_bytes());
+            }
+            for number in [entry.scale, entry.lost, entry.length] {
+                entries.extend_from_slice(&number.to_le_bytes());
+            }
+            codes.extend(code.iter().map(|code| *code as u8));
+            vectors.extend(vector.iter().flat_map(|number| number.to_le_bytes()));
+        }
+        let first = first as u64;
+        let dim = self.dim as u64;
+        write_at(
+            &self.file,
+            &vectors,
+            Self::vectors_at(self.capacity, self.dim) + first * dim * 4,
+        )?;
+        write_at(
+            &self.file,
+            &codes,
+            Self::codes_at(self.capacity) + first * dim,
+        )?;
+        write_at(&self.file, &entries, first * ENTRY as u64)
+    }
+
+    /// Marks a slot whose row is gone for good.
+    pub fn bury(&self, index: usize) -> io::Result<()> {
+        let flags = self.flags(index).load(Relaxed) | DEAD;
+        write_at(
+            &self.file,
+            &flags.to_le_bytes(),
+            (index * ENTRY + FLAGS_AT) as u64,
+        )
+    }
+}
+
+#[cfg(unix)]
+fn write_at(file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::write_all_at(file, bytes, at)
+}
+
+#[cfg(windows)]
+fn write_at(file: &File, mut bytes: &[u8], mut at: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let written = std::os::windows::fs::FileExt::seek_write(file, bytes, at)?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        bytes = &bytes[written..];
+        at += written as u64;
+    }
+    Ok(())
+}
+
+/// The segments of a folder that this process has open.
+pub struct Segments {
+    folder: PathBuf,
+    open: Mutex<BTreeMap<u64, Arc<Segment>>>,
+    /// Written since the last flush; with `true`, the folder has a new file.
+    dirty: Mutex<(BTreeSet<u64>, bool)>,
+}
+
+impl Segments {
+    pub fn new(folder: PathBuf) -> Self {
+        Self {
+            folder,
+            open: Mutex::default(),
+            dirty: Mutex::default(),
+        }
+    }
+
+    fn path(&self, base: u64) -> PathBuf {
+        self.folder.join(format!("vectors-{base}"))
+    }
+
+    /// The open segment that begins at slot `base`.
+    pub fn get(&self, base: u64, capacity: u64, dim: usize) -> Result<Arc<Segment>, Error> {
+        let mut open = lock(&self.open);
+        if let Some(segment) = open.get(&base) {
+            return Ok(Arc::clone(segment));
+        }
+        let path = self.path(base);
+        let segment = Segment::open(&path, base, capacity, dim, false)
+            .map_err(|error| failed(&path, &error))?;
+        let segment = Arc::new(segment);
+        open.insert(base, Arc::clone(&segment));
+        Ok(segment)
+    }
+
+    /// A new segment. A file of its name is what a transaction left that was rolled back.
+    pub fn create(&self, base: u64, capacity: u64, dim: usize) -> Result<Arc<Segment>, Error> {
+        let path = self.path(base);
+        let made = fs::remove_file(&path)
+            .or_else(|error| {
+                if error.kind() == io::ErrorKind::NotFound {
+                    Ok(())
+                } else {
+                    Err(error)
+                }
+            })
+            .and_then(|()| Segment::open(&path, base, capacity, dim, true));
+        let segment = Arc::new(made.map_err(|error| failed(&path, &error))?);
+        lock(&self.open).insert(base, Arc::clone(&segment));
+        lock(&self.dirty).1 = true;
+        Ok(segment)
+    }
+
+    /// Writes slots of a segment; they are on disk after the next `flush`.
+    pub fn write(
+        &self,
+        segment: &Segment,
+        first: u64,
+        slots: &[(Entry, Vec<i8>, Vec<f32>)],
+    ) -> Result<(), Error> {
+        lock(&self.dirty).0.insert(segment.base);
+        segment
+            .write((first - segment.base) as usize, slots)
+            .map_err(|error| failed(&self.path(segment.base), &error))
+    }
+
+    /// Marks a slot whose row is gone for good, where its segment is open; a hint that is missed is found again.
+    pub fn bury(&self, slot: u64) {
+        let segment = lock(&self.open)
+            .values()
+            .find(|segment| segment.holds(slot))
+            .cloned();
+        if let Some(segment) = segment {
+            let _ = segment.bury((slot - segment.base) as usize);
+        }
+    }
+
+    /// What was written is on disk when this returns.
+    pub fn flush(&self) -> Result<(), Error> {
+        let (written, new_file) = std::mem::take(&mut *lock(&self.dirty));
+        for base in written {
+            let Some(segment) = lock(&self.open).get(&base).cloned() else {
+                continue;
+            };
+            segment
+                .file
+                .sync_data()
+                .map_err(|error| failed(&self.path(base), &error))?;
+        }
+        if new_file && cfg!(unix) {
+            File::open(&self.folder)
+                .and_then(|folder| folder.sync_all())
+                .map_err(|error| failed(&self.folder, &error))?;
+        }
+        Ok(())
+    }
+
+    /// Forgets, and with `delete` removes, all segments but those that begin at `kept`.
+    pub fn keep_only(&self, kept: &BTreeSet<u64>, delete: bool) {
+        lock(&self.open).retain(|base, _| kept.contains(base));
+        if !delete {
+            return;
+        }
+        for file in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+            let name = file.file_name();
+            let base = name
+                .to_str()
+                .and_then(|name| name.strip_prefix("vectors-")?.parse().ok());
+            if base.is_some_and(|base| !kept.contains(&base)) {
+                // Where a map keeps it from being removed, as on Windows, a later turn does it.
+                let _ = fs::remove_file(file.path());
+            }
+        }
+    }
+}
+
+/// A slot's content, ready to be written.
+pub fn slot(entry: Entry, vector: Vec<f32>) -> (Entry, Vec<i8>, Vec<f32>) {
+    let coded = Coded::of(&vector);
+    let entry = Entry {
+        scale: coded.scale,
+        lost: coded.lost,
+        length: coded.length,
+        ..entry
+    };
+    (entry, coded.codes, vector)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn failed(path: &Path, error: &io::Error) -> Error {
+    let kind = match error.kind() {
+        io::ErrorKind::StorageFull => Kind::Full,
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Kind::ReadOnly,
+        io::ErrorKind::InvalidData | io::ErrorKind::NotFound => Kind::Corrupt,
+        _ => Kind::Other,
+    };
+    Error::database(kind, format!("{}: {error}", path.display()))
+}
