@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -28,6 +29,7 @@ from _own_process import figures
 
 ROOT = Path(__file__).resolve().parent.parent
 FLOWS = 100
+_TO_THE_END = contextlib.ExitStack()  # never left: of doubles that the process needs as long as it runs
 
 
 def roads(folder: Path) -> dict[str, Callable[[], Callable[[str], Awaitable[Any]]]]:
@@ -38,7 +40,9 @@ def roads(folder: Path) -> dict[str, Callable[[], Callable[[str], Awaitable[Any]
 
     from fastcrew_async import AsyncCrew
     from tests.roads import (
+        checkpointed,
         test_callbacks,
+        test_checkpoints,
         test_flows,
         test_guardrails,
         test_hierarchical,
@@ -115,6 +119,10 @@ def roads(folder: Path) -> dict[str, Callable[[], Callable[[str], Awaitable[Any]
         crews = [AsyncCrew(make()) for _ in range(FEW + RUNS + FEW)]
         return lambda topic: crews.pop().kickoff(inputs={"topic": topic})
 
+    def checkpoints(*, restored: bool) -> Any:
+        _TO_THE_END.enter_context(checkpointed.answering())
+        return (test_checkpoints.going_on if restored else test_checkpoints.writing)(folder / "checkpoints")
+
     def flows(kind: Any) -> Any:
         import fastcrew_async
 
@@ -142,6 +150,8 @@ def roads(folder: Path) -> dict[str, Callable[[], Callable[[str], Awaitable[Any]
         "MCP tool": mcp,
         "skills": skills,
         "crew planning": planned,
+        "checkpoints, written": lambda: checkpoints(restored=False),
+        "checkpoints, restored": lambda: checkpoints(restored=True),
         "flows, awaited crews": lambda: flows(test_flows.Awaiting),
         "flows, sync crews": lambda: flows(test_flows.Blocking),
     }

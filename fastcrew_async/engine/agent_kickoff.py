@@ -42,7 +42,7 @@ from fastcrew_async.engine.equip import describe, prompt_of
 from fastcrew_async.engine.executor import new_executor
 from fastcrew_async.engine.memory import keep_kickoff, memories_for
 from fastcrew_async.engine.observer import reported
-from fastcrew_async.engine.resumed import resumed
+from fastcrew_async.engine.resumed import restored_from, resumed
 from fastcrew_async.engine.seams import replaced
 
 _STOCK_KICKOFF: Any = Agent.kickoff
@@ -95,7 +95,7 @@ async def kickoff_async(
     if _in_parts(self):
         theirs = await _STOCK_KICKOFF_ASYNC(self, messages, response_format, input_files, from_checkpoint)
         return cast(LiteAgentOutput, theirs)
-    restored = await Blocking(apply_checkpoint, self, from_checkpoint).aperform() if from_checkpoint else None
+    restored = await restored_from(self, from_checkpoint)
     if restored is not None:
         again = await restored.kickoff_async(
             messages=messages, response_format=response_format, input_files=input_files

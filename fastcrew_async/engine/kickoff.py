@@ -10,7 +10,6 @@ from typing import Any, cast
 from crewai.crew import Crew
 from crewai.crews.crew_output import CrewOutput
 from crewai.crews.utils import StreamingContext, enable_agent_streaming
-from crewai.state.checkpoint_config import apply_checkpoint
 from crewai.types.streaming import CrewStreamingOutput
 from crewai.utilities.env import get_env_context
 from crewai.utilities.streaming import (
@@ -27,9 +26,9 @@ from fastcrew_async.deadlines import within
 from fastcrew_async.engine import collector, limited
 from fastcrew_async.engine.copies import exclusive
 from fastcrew_async.engine.drivers import Work, drive, drive_in_place
-from fastcrew_async.engine.effects import Blocking
 from fastcrew_async.engine.executor import AgentExecutor
 from fastcrew_async.engine.nesting import entered
+from fastcrew_async.engine.resumed import restored_from
 from fastcrew_async.engine.run import Order, run_crew
 from fastcrew_async.errors import RunTimeoutError
 from fastcrew_async.retry import Retry
@@ -72,13 +71,6 @@ async def kickoff(
             lambda taken: _on_terms(taken, limited.kickoff(lambda: _work(taken, inputs, input_files, terms)), terms),
         )
     return await _on_terms(crew, _run(crew, inputs, input_files, terms), terms)
-
-
-async def restored_from(crew: Any, from_checkpoint: Any) -> Any:
-    """The crew, or flow, that a checkpoint holds, read off the loop; None where none is to be restored."""
-    if from_checkpoint is None or from_checkpoint.restore_from is None:
-        return apply_checkpoint(crew, from_checkpoint)
-    return await Blocking(apply_checkpoint, crew, from_checkpoint).aperform()
 
 
 async def _on_terms(crew: Crew, work: Work[CrewOutput], terms: Terms) -> CrewOutput:

@@ -1,11 +1,25 @@
-"""Whether a crew or an agent was restored from a checkpoint, and so goes on where that ended."""
+"""Restoring crews, agents and flows from a checkpoint; whether one was restored, and so goes on where that ended."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from crewai.state.checkpoint_config import apply_checkpoint
+
+from fastcrew_async.engine import collector
 from fastcrew_async.engine.beside import Beside
 from fastcrew_async.engine.fields import put
+from fastcrew_async.engine.lane import Lane, OnLane
+
+_READING = Lane(2)  # 80 ms of Python each
+
+
+async def restored_from(entity: Any, from_checkpoint: Any) -> Any:
+    """The crew, agent or flow that a checkpoint holds, read off the loop; None where none is to be restored."""
+    if from_checkpoint is None or from_checkpoint.restore_from is None:
+        return apply_checkpoint(entity, from_checkpoint)
+    with collector.BUSY:
+        return await OnLane(_READING, apply_checkpoint, entity, from_checkpoint).aperform()
 
 
 class _Kickoffs:

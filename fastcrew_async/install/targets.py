@@ -21,6 +21,7 @@ from fastcrew_async.engine.equip import create_agent_executor
 from fastcrew_async.engine.executor import AgentExecutor
 from fastcrew_async.engine.for_each import for_each_input
 from fastcrew_async.engine.outputs import kept, latest_rows, replayable
+from fastcrew_async.engine.resumed import restored_from
 from fastcrew_async.memory import factory
 
 _AGENT = "crewai.agent.core"
@@ -72,7 +73,7 @@ def _akickoff(stock: Any) -> Any:
     async def akickoff(self: Crew, inputs: Any = None, input_files: Any = None, from_checkpoint: Any = None) -> Any:
         if self.stream and not _is_ours(self.akickoff):
             return await stock(self, inputs, input_files, from_checkpoint)
-        restored = await engine.restored_from(self, from_checkpoint)
+        restored = await restored_from(self, from_checkpoint)
         if restored is not None:
             return await restored.akickoff(inputs=inputs, input_files=input_files)
         return await engine.kickoff(self, inputs, input_files)
@@ -88,7 +89,7 @@ def _kickoff_async(stock: Any) -> Any:
     ) -> Any:
         if not _is_ours(self.kickoff):  # the user's own, which CrewAI calls in a thread
             return await stock(self, inputs, input_files, from_checkpoint)
-        restored = await engine.restored_from(self, from_checkpoint)
+        restored = await restored_from(self, from_checkpoint)
         if restored is not None:
             return await restored.kickoff_async(inputs=inputs, input_files=input_files)
         return await engine.kickoff_like_sync(self, inputs or {}, input_files)
@@ -154,7 +155,7 @@ def _flow_kickoff_async(stock: Any) -> Any:
     ) -> Any:
         if self.stream or type(self).is_crewai_internal or None not in (from_checkpoint, restore_from_state_id):
             return await stock(self, inputs, input_files, from_checkpoint, restore_from_state_id)
-        restored = await engine.restored_from(self, from_checkpoint)
+        restored = await restored_from(self, from_checkpoint)
         if restored is not None:
             return await restored.kickoff_async(inputs=inputs, input_files=input_files)
         return await flows.run(self, stock(self, inputs, input_files, None, restore_from_state_id))
