@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fastcrew_async.deadlines import time_left
     from fastcrew_async.limits import Limit, Limits
     from fastcrew_async.memory.store import MemoryStore
+    from fastcrew_async.messages import AgentMessage, RunState
     from fastcrew_async.model.llm import LLM
     from fastcrew_async.retry import Retry
     from fastcrew_async.run import Run
@@ -26,6 +27,7 @@ __version__ = "0.1.0"
 
 # Imported at first use: `import fastcrew_async` costs next to nothing, and the database works without CrewAI.
 _HOMES = {
+    "AgentMessage": "fastcrew_async.messages",
     "AsyncCrew": "fastcrew_async.crew",
     "Call": "fastcrew_async.calls",
     "Database": "fastcrew_async.store",
@@ -35,6 +37,7 @@ _HOMES = {
     "MemoryStore": "fastcrew_async.memory.store",
     "Retry": "fastcrew_async.retry",
     "Run": "fastcrew_async.run",
+    "RunState": "fastcrew_async.messages",
     "Settings": "fastcrew_async.config",
     "ToolPolicy": "fastcrew_async.tools",
     "WriteResult": "fastcrew_async.store",
@@ -45,6 +48,7 @@ _HOMES = {
 }
 
 __all__ = [  # noqa: RUF022 (sorted as `dir()` sorts)
+    "AgentMessage",
     "AsyncCrew",
     "Call",
     "Database",
@@ -54,6 +58,7 @@ __all__ = [  # noqa: RUF022 (sorted as `dir()` sorts)
     "MemoryStore",
     "Retry",
     "Run",
+    "RunState",
     "Settings",
     "Stats",
     "Target",

@@ -14,6 +14,8 @@ from fastcrew_async.errors import BackendUnavailableError
 __all__ = [
     "Awaitable",
     "CallFrame",
+    "Codec",
+    "FrameSplitter",
     "HttpClient",
     "HttpStream",
     "Job",
@@ -63,6 +65,8 @@ if TYPE_CHECKING or backend == "rust":
     from fastcrew_async._core import (
         Awaitable,
         CallFrame,
+        Codec,
+        FrameSplitter,
         HttpClient,
         HttpStream,
         Job,
@@ -79,6 +83,7 @@ if TYPE_CHECKING or backend == "rust":
 else:
     from fastcrew_async._fallback.bridge import Awaitable
     from fastcrew_async._fallback.call_stack import CallFrame
+    from fastcrew_async._fallback.codec import Codec, FrameSplitter
     from fastcrew_async._fallback.http import HttpClient, HttpStream
     from fastcrew_async._fallback.limiter import Limiter
     from fastcrew_async._fallback.memory import Memories

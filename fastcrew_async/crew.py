@@ -119,7 +119,7 @@ class AsyncCrew:
         """
         terms = self._terms(inputs, input_files, timeout, priority, tenant)
         asyncio.get_running_loop()
-        return Run(self._to_end(inputs, input_files, terms))
+        return Run(self._to_end(inputs, input_files, terms), self._crew.name or "", inputs)
 
     def _terms(
         self, inputs: Any, input_files: Any, timeout: float | None, priority: int, tenant: str | None

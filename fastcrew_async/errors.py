@@ -12,6 +12,10 @@ FastcrewError
 ├── CorePanicError (RuntimeError)              a defect of the compiled core; please report it
 ├── HttpConnectionError (ConnectionError)      no connection to a server, or it was lost
 ├── HttpTimeoutError (TimeoutError)            a server did not answer in time
+├── CodecError (ValueError)
+│   ├── EncodeError                            a document has something in it that cannot be written
+│   ├── DecodeError                            these bytes are no document; .offset is the byte
+│   └── SchemaVersionError                     a document of a newer schema than this release reads
 └── DatabaseError
     ├── DatabaseClosedError                    the database object was closed
     ├── DatabaseOpenError (OSError)            the file cannot be opened or created
@@ -73,6 +77,27 @@ class HttpConnectionError(FastcrewError, ConnectionError):
 
 class HttpTimeoutError(FastcrewError, TimeoutError):
     """The server did not answer in time."""
+
+
+class CodecError(FastcrewError, ValueError):
+    """The root of what :mod:`fastcrew_async.codec` raises."""
+
+
+class EncodeError(CodecError):
+    """A value cannot be written; the message says where in the document it is."""
+
+
+class DecodeError(CodecError):
+    """The bytes are not a document, or not the wanted one."""
+
+    def __init__(self, message: str, offset: int | None = None) -> None:
+        super().__init__(message)
+        self.offset = offset
+        """The byte at which reading ended; None where the bytes can be read and their meaning is wrong."""
+
+
+class SchemaVersionError(CodecError):
+    """The document's schema has another major version than those that this release reads."""
 
 
 class DatabaseError(FastcrewError):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine, Generator
+from collections.abc import Coroutine, Generator, Mapping
+from datetime import datetime, timezone
 from typing import Any, Literal
 from uuid import uuid4
 
 from crewai.crews.crew_output import CrewOutput
+
+from fastcrew_async.messages import RunState
 
 Status = Literal["running", "done", "failed", "timed out", "cancelled"]
 
@@ -21,11 +24,16 @@ class Run:
     Cancelling the task that awaits it cancels the run; ``asyncio.shield(run.task)`` waits without that.
     """
 
-    def __init__(self, kickoff: Coroutine[Any, Any, CrewOutput]) -> None:
+    def __init__(
+        self, kickoff: Coroutine[Any, Any, CrewOutput], crew: str = "", inputs: Mapping[str, Any] | None = None
+    ) -> None:
         self.id = str(uuid4())
         """Tells this run from others, for logs and tables of your own."""
         self.task = asyncio.create_task(kickoff, name=f"fastcrew-run-{self.id[:8]}")
         """The task that runs it."""
+        self._crew = crew
+        self._inputs = dict(inputs or {})
+        self._started_at = datetime.now(timezone.utc)
         self._began = time.monotonic()
         self._ended: float | None = None
         _running.add(self)
@@ -50,6 +58,28 @@ class Run:
     def seconds(self) -> float:
         """How long it has run, in seconds of wall time."""
         return (self._ended or time.monotonic()) - self._began
+
+    def state(self) -> RunState:
+        """What it holds now, as a document: see :mod:`fastcrew_async.codec`. The outputs of its tasks, their messages
+        and the tokens are there once it is done."""
+        from fastcrew_async.codec.bodies import plain_part
+
+        state = RunState(
+            id=self.id,
+            crew=self._crew,
+            status=self.status,
+            started_at=self._started_at,
+            seconds=self.seconds,
+            inputs=self._inputs,
+        )
+        if self.status == "done":
+            output = self.task.result()
+            state.messages = [dict(message) for task in output.tasks_output for message in task.messages]
+            state.usage = output.token_usage.model_dump()
+            state.outputs = [plain_part(task) for task in output.tasks_output]
+        elif self.status in ("failed", "timed out"):
+            state.error = str(self.task.exception())
+        return state
 
     def cancel(self) -> bool:
         """End it: no further model or tool call starts, its events are closed, the crew can be used again. False where

@@ -56,6 +56,12 @@ pub enum Error {
     /// A vector of another length than those in the memory store.
     #[error("the store holds vectors of {stored} dimensions, this one has {given}")]
     Dimension { stored: usize, given: usize },
+    /// A value that no document can hold.
+    #[error("{0}")]
+    Encode(String),
+    /// Bytes that are no document, from `offset` on.
+    #[error("{message}")]
+    Decode { message: String, offset: usize },
     /// A number that does not fit; Python's `OverflowError`.
     #[error("{0}")]
     Overflow(String),
@@ -119,6 +125,10 @@ mod python {
                 return Python::attach(|py| dimension_mismatch(py, stored, given));
             }
             let message = error.to_string();
+            let offset = match error {
+                Error::Decode { offset, .. } => Some(offset),
+                _ => None,
+            };
             let class = match error {
                 Error::RuntimeClosed => "RuntimeClosedError",
                 Error::Forked { .. } => "ForkedProcessError",
@@ -128,6 +138,8 @@ mod python {
                     HttpErrorKind::Connection => "HttpConnectionError",
                     HttpErrorKind::Timeout => "HttpTimeoutError",
                 },
+                Error::Encode(_) => "EncodeError",
+                Error::Decode { .. } => "DecodeError",
                 Error::Abandoned(_) => "AbandonedCallsError",
                 Error::Recursion(_) => "ToolRecursionError",
                 Error::Dimension { .. } => "DatabaseError",
@@ -138,7 +150,10 @@ mod python {
                 let made = py
                     .import("fastcrew_async.errors")
                     .and_then(|errors| errors.getattr(class))
-                    .and_then(|class| class.call1((message,)));
+                    .and_then(|class| match offset {
+                        Some(offset) => class.call1((message, offset)),
+                        None => class.call1((message,)),
+                    });
                 match made {
                     Ok(exception) => PyErr::from_value(exception),
                     Err(failure) => failure,

@@ -1,6 +1,7 @@
 //! The compiled core of fastcrew-async.
 
 pub mod bridge;
+pub mod codec;
 pub mod error;
 pub mod http;
 pub mod memory;
@@ -18,6 +19,8 @@ mod _core {
 
     #[pymodule_export]
     use crate::bridge::awaitable::Awaitable;
+    #[pymodule_export]
+    use crate::codec::python::{Codec, FrameSplitter};
     #[pymodule_export]
     use crate::http::{HttpClient, HttpStream};
     #[pymodule_export]

@@ -17,6 +17,8 @@ from fastcrew_async import runtime, store, workers
 
 _TWINS = {
     "Awaitable": "fastcrew_async._fallback.bridge",
+    "Codec": "fastcrew_async._fallback.codec",
+    "FrameSplitter": "fastcrew_async._fallback.codec",
     "HttpClient": "fastcrew_async._fallback.http",
     "Limiter": "fastcrew_async._fallback.limiter",
     "ResultCache": "fastcrew_async._fallback.result_cache",

@@ -9,7 +9,7 @@ from crewai import Agent, Crew, Task
 from crewai.events import CrewKickoffFailedEvent, crewai_event_bus
 from crewai.tools import tool
 
-from fastcrew_async import AsyncCrew, workers
+from fastcrew_async import AsyncCrew, RunState, workers
 from fastcrew_async.engine.kickoff import kickoff_in_place
 from fastcrew_async.errors import FastcrewError, RunTimeoutError
 from fastcrew_async.testing import Reply, ScriptedLLM, ToolCall
@@ -199,3 +199,23 @@ async def test_a_crew_that_a_tool_has_kicked_off_does_nothing_after_the_cancel(r
     await until(ended.is_set)
     assert (len(asked), used) == (1, [])
     assert "abandoned" in str(raised[0])
+
+
+async def test_its_state_is_a_document() -> None:
+    run = AsyncCrew(crews.crew(crews.echo, tasks=2)).start(TOPICS[0])
+    begun = run.state()
+    assert (begun.status, begun.outputs, begun.inputs) == ("running", [], TOPICS[0])
+    output = await asyncio.wait_for(run, 10)
+    state = run.state()
+    assert (state.id, state.status, state.seconds) == (run.id, "done", run.seconds)
+    assert [task.raw for task in state.task_outputs()] == [task.raw for task in output.tasks_output]
+    assert state.messages == [message for task in output.tasks_output for message in task.messages] != []
+    assert state.usage == output.token_usage.model_dump()
+    assert RunState.from_msgpack(state.to_msgpack()) == state
+
+
+async def test_the_state_of_a_run_that_failed_says_why() -> None:
+    run = AsyncCrew(crews.crew(crews.refusing(1000))).start(TOPICS[0])
+    with pytest.raises(Exception, match=r".") as caught:
+        await asyncio.wait_for(run, 10)
+    assert (run.state().status, run.state().error) == ("failed", str(caught.value))
