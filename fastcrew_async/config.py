@@ -144,8 +144,12 @@ def settings() -> Settings:
     global _settings
     if _settings is None:
         _settings = Settings()
-        apply(_settings.limits)
+        _apply(_settings)
     return _settings
+
+
+def _apply(now: Settings) -> None:
+    apply(now.limits, {name: own.concurrency for name, own in now.tools.items() if own.concurrency is not None})
 
 
 def configure(**changes: object) -> Settings:
@@ -162,6 +166,6 @@ def configure(**changes: object) -> Settings:
     if unknown:
         raise TypeError(f"unknown setting {unknown[0]!r}; the settings are {', '.join(sorted(known))}")
     _settings = replace(settings(), **changes)  # type: ignore[arg-type]
-    if "limits" in changes:
-        apply(_settings.limits)
+    if not changes.keys().isdisjoint({"limits", "tools"}):
+        _apply(_settings)
     return _settings

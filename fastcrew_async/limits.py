@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -149,17 +150,19 @@ active: Permits | None = None
 _permits: Permits | None = None
 
 
-def apply(limits: Limits | None) -> None:
-    """Put `limits` in force for what comes next; those that wait are looked at anew."""
+def apply(limits: Limits | None, tools: Mapping[str, int] = MappingProxyType({})) -> None:
+    """Put `limits`, and those of calls of single `tools` at once, in force for what comes next; those that wait are
+    looked at anew."""
     global active, _permits
-    if limits is None and _permits is None:
+    limited = limits is not None or bool(tools)
+    if not limited and _permits is None:
         return
     if _permits is None:
         from fastcrew_async.permits import Permits
 
         _permits = Permits()
-    active = _permits if limits is not None else None
-    _permits.configure(limits)
+    active = _permits if limited else None
+    _permits.configure(limits, tools)
 
 
 def after_fork(fresh: Permits | None) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from fastcrew_async import limits as public
@@ -132,11 +133,16 @@ class Permits:
         self.learns = False
         self.refused: Counter[str] = Counter()
         self.limits: public.Limits | None = None
+        self.tools: Mapping[str, int] = {}
 
-    def configure(self, limits: public.Limits | None) -> None:
-        """Put other limits in force."""
+    def configure(self, limits: public.Limits | None, tools: Mapping[str, int] = MappingProxyType({})) -> None:
+        """Put other limits in force, and how many calls of single `tools` may run at once."""
         self.limits = limits
+        self.tools = tools
         rules = {} if limits is None else limits.rules()
+        for name, concurrency in tools.items():
+            given = rules.get(f"tool:{name}") or rules.get("tool") or (None, None, None, 60.0)
+            rules[f"tool:{name}"] = (min(concurrency, given[0] or concurrency), *given[1:])
         self.rules = frozenset(rules)
         self.kinds = frozenset(key.partition(":")[0] for key in rules)
         self.learns = limits is not None and limits.learn
@@ -285,7 +291,7 @@ def _after_fork_in_child() -> None:
     fresh = None
     if public.active is not None:
         fresh = Permits()
-        fresh.configure(public.active.limits)
+        fresh.configure(public.active.limits, public.active.tools)
     public.after_fork(fresh)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fastcrew_async import limits as _limits
+from fastcrew_async import tools as _tools
 
 if TYPE_CHECKING:
     from fastcrew_async.engine.turnstile import TurnstileStats
@@ -55,6 +56,20 @@ class WorkerStats:
 
 
 @dataclass(frozen=True)
+class ToolStats:
+    """One tool, so far; see :func:`fastcrew_async.tools.stats`."""
+
+    calls: int
+    errors: int
+    timeouts: int
+    cache_hits: int
+    abandoned: int
+    """Sync calls that went on after their timeout or a cancellation."""
+    seconds: float
+    """In all calls together, waiting included."""
+
+
+@dataclass(frozen=True)
 class RunStats:
     """Kickoffs of crews and agents under way in this process, and those of ``AsyncCrew.start`` among them."""
 
@@ -72,11 +87,13 @@ class Stats:
     turnstile: TurnstileStats | None
     """The turnstile of the running event loop; None where none is running."""
     runs: RunStats
+    tools: dict[str, ToolStats]
+    """By name, those that were called."""
 
 
 def stats() -> Stats:
     """What the process is doing now. Costs some microseconds, from any thread."""
-    return Stats(_limit_stats(), _worker_stats(), _turnstile_stats(), _run_stats())
+    return Stats(_limit_stats(), _worker_stats(), _turnstile_stats(), _run_stats(), _tool_stats())
 
 
 def _limit_stats() -> dict[str, LimitStats]:
@@ -123,3 +140,7 @@ def _run_stats() -> RunStats:
         0 if collector is None else collector._state.running,
         0 if run is None else len(run._running),
     )
+
+
+def _tool_stats() -> dict[str, ToolStats]:
+    return {name: ToolStats(**found) for name, found in _tools.stats().items()}

@@ -6,6 +6,7 @@ import math
 import os
 import threading
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,8 @@ class ToolPolicy:
             ``TimeoutError``. None takes the setting ``tool_timeout``, 0 sets no limit.
         cache_ttl: seconds for which a result serves every call with the same arguments, of any run of this process.
             0 keeps nothing. Only for tools whose answer depends on nothing but their arguments.
+        concurrency: calls at the same time, of all runs of this process; None sets no limit. Beside a limit of
+            :class:`~fastcrew_async.Limits` for the tool the lower one holds.
 
     Raises:
         ValueError: a number is negative, or none.
@@ -24,11 +27,16 @@ class ToolPolicy:
 
     timeout: float | None = None
     cache_ttl: float = 0.0
+    concurrency: int | None = None
 
     def __post_init__(self) -> None:
         if self.timeout is not None:
             check_seconds("timeout", self.timeout, "None to take the setting tool_timeout, 0 for no limit")
         check_seconds("cache_ttl", self.cache_ttl, "0 to keep no result")
+        if self.concurrency is not None and (type(self.concurrency) is not int or self.concurrency < 1):
+            raise ValueError(
+                f"concurrency={self.concurrency!r} is not a whole number of 1 or more; use None for no limit"
+            )
 
 
 def check_seconds(name: str, value: object, other: str) -> None:
@@ -86,7 +94,7 @@ def count(
             tally.abandoned += 1
 
 
-def stats() -> dict[str, dict[str, float]]:
+def stats() -> dict[str, dict[str, Any]]:
     """Of each tool called so far in this process, by its name:
 
     ``calls`` (a tool that CrewAI tries again counts again), ``errors`` (it raised), ``timeouts``, ``cache_hits`` (calls

@@ -22,6 +22,12 @@ def test_what_is_no_number_of_seconds_is_refused(field: str, value: Any) -> None
         ToolPolicy(**{field: value})
 
 
+@pytest.mark.parametrize("value", [0, -1, 1.5, "5", True])
+def test_what_is_no_number_of_calls_is_refused(value: Any) -> None:
+    with pytest.raises(ValueError, match=r"concurrency=.* is not a whole number of 1 or more; use None for no limit"):
+        ToolPolicy(concurrency=value)
+
+
 @pytest.mark.parametrize("wrong", [None, 5, [], {"search": {"timeout": 5}}, {1: ToolPolicy()}])
 def test_what_is_no_mapping_to_policies_is_refused(wrong: Any) -> None:
     with pytest.raises(ValueError, match=r'use \{"name of the tool": ToolPolicy\(timeout=10\)\}'):

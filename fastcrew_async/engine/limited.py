@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from functools import lru_cache
+from typing import TypeVar
+
+from crewai.utilities.string_utils import sanitize_tool_name
 
 from fastcrew_async import limits
 from fastcrew_async.engine.drivers import Work, is_abandoned
@@ -14,47 +17,55 @@ from fastcrew_async.permits import Permit, Permits, held, needed
 T = TypeVar("T")
 
 
-class Within(Effect):
-    """Another effect, when the limits of `keys` allow it; all of them or none."""
+class a_call_of:
+    """In it runs one call of a tool, when the limits allow it. One inside a call of the same tool is part of that.
 
-    __slots__ = ("effect", "keys", "permits")
+    ``async with`` waits on the loop, ``with`` in place.
+    """
 
-    def __init__(self, permits: Permits, keys: list[str], effect: Effect) -> None:
-        self.permits = permits
-        self.keys = keys
-        self.effect = effect
+    __slots__ = ("_around", "_keys", "_permit", "_permits")
+    _permits: Permits
+    _permit: Permit | None
 
-    def perform(self) -> Any:
-        keys = needed(self.keys)
-        if not keys:
-            return self.effect.perform()
-        permit = _acquire_in_place(self.permits, keys)
-        around = held.set((*held.get(), permit))
-        try:
-            return self.effect.perform()
-        finally:
-            held.reset(around)
-            permit.end()
+    def __init__(self, tool: str) -> None:
+        permits = limits.active
+        self._permit = None
+        self._keys: list[str] = []
+        if permits is not None and "tool" in permits.kinds:
+            self._permits = permits
+            self._keys = needed([_tool_key(permits, tool)])
 
-    async def aperform(self) -> Any:
-        keys = needed(self.keys)
-        if not keys:
-            return await self.effect.aperform()
-        permit = await self.permits.acquire(keys, 0, rank.get() or new_rank())
-        around = held.set((*held.get(), permit))
-        try:
-            return await self.effect.aperform()
-        finally:
-            held.reset(around)
-            permit.end()
+    def __enter__(self) -> None:
+        if self._keys:
+            self._hold(_acquire_in_place(self._permits, self._keys))
+
+    async def __aenter__(self) -> None:
+        if self._keys:
+            self._hold(await self._permits.acquire(self._keys, 0, rank.get() or new_rank()))
+
+    def _hold(self, permit: Permit) -> None:
+        self._permit = permit
+        self._around = held.set((*held.get(), permit))
+
+    def __exit__(self, *_: object) -> None:
+        if self._permit is not None:
+            held.reset(self._around)
+            self._permit.end()
+
+    async def __aexit__(self, *_: object) -> None:
+        self.__exit__()
 
 
-def tool(name: str, effect: Effect) -> Effect:
-    """A call of the tool `name`. One inside a call of the same tool is part of that."""
-    permits = limits.active
-    if permits is None or "tool" not in permits.kinds:
-        return effect
-    return Within(permits, [f"tool:{name}"], effect)
+def _tool_key(permits: Permits, tool: str) -> str:
+    """The key of a tool: by its name as it is written, or as the model sees it, where that has a limit of its own."""
+    key = f"tool:{tool}"
+    if key in permits.rules:
+        return key
+    shown = _shown(tool)
+    return next((rule for rule in permits.rules if rule.startswith("tool:") and _shown(rule[5:]) == shown), key)
+
+
+_shown = lru_cache(maxsize=4096)(sanitize_tool_name)
 
 
 class _Enter(Effect):

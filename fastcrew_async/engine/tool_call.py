@@ -21,11 +21,11 @@ from crewai.tools.base_tool import BaseTool, Tool, _default_cache_function
 from crewai.tools.structured_tool import CrewStructuredTool, ToolUsageLimitExceededError
 from crewai.utilities.string_utils import sanitize_tool_name
 
-from fastcrew_async import tools, workers
+from fastcrew_async import limits, tools, workers
 from fastcrew_async.config import Settings, settings
-from fastcrew_async.engine import limited
 from fastcrew_async.engine.drivers import drive, drive_in_place
 from fastcrew_async.engine.effects import CallUser, Effect
+from fastcrew_async.engine.limited import a_call_of
 from fastcrew_async.engine.nesting import awaited, called, entered, shortened
 from fastcrew_async.engine.observer import reported, reported_in_place
 from fastcrew_async.engine.tool_arguments import is_quiet
@@ -141,7 +141,8 @@ class RunTool(Effect):
             try:
                 if policy is not None:
                     return _finished(self._under(policy, True))
-                return self._call_in_place(None, 0.0) if self._delegates() else called(self.frame, self.body)
+                with a_call_of(self.name):
+                    return self._call_in_place(None, 0.0) if self._delegates() else called(self.frame, self.body)
             except _Answered as answered:
                 return answered.answer
 
@@ -149,7 +150,12 @@ class RunTool(Effect):
         policy = _policy(self.name)
         with self._counted():
             try:
-                return await (self._call(None, 0.0) if policy is None else self._under(policy, False))
+                if policy is not None:
+                    return await self._under(policy, False)
+                if limits.active is None:
+                    return await self._call(None, 0.0)
+                async with a_call_of(self.name):
+                    return await self._call(None, 0.0)
             except _Answered as answered:
                 return answered.answer
 
@@ -210,8 +216,10 @@ class RunTool(Effect):
 
         async def call() -> Any:
             if in_place:
-                return self._call_in_place(begun, policy.timeout)
-            return await self._call(begun, policy.timeout)
+                with a_call_of(self.name):
+                    return self._call_in_place(begun, policy.timeout)
+            async with a_call_of(self.name):
+                return await self._call(begun, policy.timeout)
 
         key = key_of(self.name, self.tool, self.arguments) if policy.cache_ttl else None
         if key is None:
@@ -341,7 +349,7 @@ def invocation(tool: CrewStructuredTool, arguments: dict[str, Any], config: dict
 
     if invokes_as_crewai(tool):
         call.take_apart(begin, tool.func, type(tool)._parse_args in _STOCK_CHECKS and is_quiet(tool.args_schema))
-    return limited.tool(tool.name, call)
+    return call
 
 
 def invokes_as_crewai(tool: Any) -> bool:
@@ -356,7 +364,7 @@ def native_call(run: Callable[..., Any], arguments: dict[str, Any]) -> Effect:
     call = RunTool(str(name or "tool"), arguments, tool, lambda: run(**arguments))
     stock = getattr(run, "__func__", None)
     if not isinstance(tool, BaseTool) or stock not in _STOCK_RUNS or "self" in arguments:
-        return limited.tool(str(name or "tool"), call)
+        return call
 
     def begin() -> dict[str, Any]:
         validated = tool._validate_kwargs(arguments)
@@ -367,7 +375,7 @@ def native_call(run: Callable[..., Any], arguments: dict[str, Any]) -> Effect:
 
     function = tool.func if isinstance(tool, Tool) and stock is Tool.run else tool._run
     call.take_apart(begin, function, type(tool)._validate_kwargs in _STOCK_CHECKS and is_quiet(tool.args_schema))
-    return limited.tool(str(name or "tool"), call)
+    return call
 
 
 def _waiting(function: Any) -> tuple[Callable[..., Awaitable[Any]] | None, bool]:

@@ -8,13 +8,15 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import certifi
+import openai
 import pytest
 from crewai import LLM, Agent, Crew
 from crewai.tools import tool
 from pydantic import BaseModel
 
 import fastcrew_async
-from fastcrew_async import AsyncCrew, Limit, Limits, limits
+from fastcrew_async import AsyncCrew, Limit, Limits, ToolPolicy, limits, tools
 from fastcrew_async.engine import calling
 from fastcrew_async.engine.kickoff import kickoff_in_place
 from fastcrew_async.errors import RunTimeoutError
@@ -27,9 +29,17 @@ from tests.crews import storage  # noqa: F401
 def put_back(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(limits, "_permits", None)
     monkeypatch.setattr(limits, "active", None)
-    before = fastcrew_async.settings().limits
+    monkeypatch.setattr(tools, "_tallies", {})
+    before = fastcrew_async.settings()
     yield
-    fastcrew_async.configure(limits=before)
+    fastcrew_async.configure(limits=before.limits, tools=before.tools)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def known() -> None:
+    """What the openai package finds out of the platform, and where the certificates are: once, from files."""
+    openai.OpenAI(api_key="unused").platform_headers()
+    certifi.where()
 
 
 def limit(**fields: Any) -> None:
@@ -146,7 +156,7 @@ async def test_a_tool_at_once_and_one_inside_itself() -> None:
         """Takes a while."""
         nonlocal inside, most_inside
         inside, most_inside = inside + 1, max(most_inside, inside + 1)
-        await asyncio.sleep(0.002)
+        await asyncio.sleep(0.05)
         if text == "outer":
             await inner.kickoff({"topic": "inner"})
         inside -= 1
@@ -166,6 +176,75 @@ async def test_a_tool_at_once_and_one_inside_itself() -> None:
     outer = AsyncCrew(crews.crew(script, tools=[slow]))
     await asyncio.wait_for(outer.kickoff({"topic": "outer"}), 20)
     assert free()
+
+
+def caller(times: int = 1) -> Any:
+    """A script that calls the tool ``slow`` so often with the run's topic."""
+
+    def script(request: Any) -> Any:
+        done = request.text.count("Observation: pong")
+        return "done" if done >= times else Reply(tool_calls=[ToolCall("slow", {"text": crews.echo(request)})])
+
+    return script
+
+
+@pytest.mark.parametrize("asynchronous", [True, False])
+async def test_a_tools_own_limit(asynchronous: bool) -> None:
+    inside: list[int] = [0]
+    most: list[int] = []
+
+    @tool("Slow!")
+    async def slow(text: str) -> str:
+        """Takes a while."""
+        inside[0] += 1
+        most.append(inside[0])
+        await asyncio.sleep(0.005)
+        inside[0] -= 1
+        return "pong"
+
+    @tool("Slow!")
+    def slow_in_thread(text: str) -> str:
+        """Takes a while."""
+        with lock:
+            inside[0] += 1
+            most.append(inside[0])
+        time.sleep(0.005)
+        with lock:
+            inside[0] -= 1
+        return "pong"
+
+    lock = threading.Lock()
+    crew = crews.crew(caller(), tools=[slow if asynchronous else slow_in_thread])
+    for limits_set in (None, Limits(tool=Limit(concurrent=5), learn=False)):
+        fastcrew_async.configure(limits=limits_set, tools={"slow": ToolPolicy(concurrency=2)})
+        await run(crew, 8)
+    assert (max(most), len(most), free()) == (2, 16, True)
+    found = fastcrew_async.stats()
+    assert (found.limits["tool:slow"].concurrent, found.limits["tool:slow"].granted) == (2, 16)
+    assert found.tools["Slow!"].calls >= 16
+    fastcrew_async.configure(tools={}, limits=None)
+    assert limits.active is None
+
+
+async def test_an_earlier_result_takes_no_permit() -> None:
+    @tool("slow")
+    async def slow(text: str) -> str:
+        """Takes a while."""
+        return "pong"
+
+    limit(tool=Limit(concurrent=1))
+    fastcrew_async.configure(tools={"slow": ToolPolicy(cache_ttl=60)})
+    crew = crews.crew(caller(), tools=[slow])
+    await run(crew, 1)
+    permits = limits.active
+    assert permits is not None
+    busy = await permits.acquire(["tool:slow"], 0, (0, 0))
+    await run(crew, 3)
+    assert (fastcrew_async.stats().limits["tool:slow"].granted, fastcrew_async.stats().tools["slow"].cache_hits) == (
+        2,
+        3,
+    )
+    busy.end()
 
 
 async def test_a_timeout_while_waiting_is_the_runs() -> None:
