@@ -43,6 +43,7 @@ def roads(folder: Path) -> dict[str, Callable[[], Callable[[str], Awaitable[Any]
         checkpointed,
         test_callbacks,
         test_checkpoints,
+        test_files,
         test_flows,
         test_guardrails,
         test_hierarchical,
@@ -76,9 +77,16 @@ def roads(folder: Path) -> dict[str, Callable[[], Callable[[str], Awaitable[Any]
         sources: Any = {"knowledge_sources": [StringKnowledgeSource(content=test_knowledge.FACT)]}
         return of(crew(test_knowledge.told, options=sources | {"embedder": test_knowledge.EMBEDDER}))
 
-    def memory() -> Any:
-        worker = agent(test_memory.told)
+    def memory(script: Any) -> Any:
+        worker = agent(script)
         return of(Crew(agents=[worker], tasks=[task(worker)], memory=test_memory.knowing(folder / "memory")))
+
+    def saved() -> Any:
+        return of(crew(options={"memory": test_memory.memory(folder / "memory")}))
+
+    def input_files() -> Any:
+        _TO_THE_END.enter_context(test_files.stored())
+        return test_files.with_notes(native=True)
 
     def skills() -> Any:
         made = folder / "skills" / "tea-making"
@@ -142,7 +150,10 @@ def roads(folder: Path) -> dict[str, Callable[[], Callable[[str], Awaitable[Any]
         "function guardrail": lambda: guarded(test_guardrails.better, test_guardrails.good),
         "string guardrail": lambda: guarded(test_string_guardrails.judged, "It must be good"),
         "knowledge": knowledge,
-        "memory, recall": memory,
+        "memory, recall": lambda: memory(test_memory.told),
+        "memory, search tool": lambda: memory(test_memory.searching),
+        "memory, saved": saved,
+        "input files": input_files,
         "streaming": streaming,
         "sync callbacks": lambda: callbacks("sync"),
         "async callbacks": lambda: callbacks("asynchronous"),

@@ -31,7 +31,7 @@ from fastcrew_async.engine.observer import reported, reported_in_place
 from fastcrew_async.engine.tool_arguments import is_quiet
 from fastcrew_async.engine.tool_cache import cached, key_of
 from fastcrew_async.engine.tool_time import within, within_in_place
-from fastcrew_async.engine.waiting_tools import delegation, on_the_loop
+from fastcrew_async.engine.waiting_tools import in_engine, on_the_loop
 from fastcrew_async.errors import ToolTimeoutError
 
 T = TypeVar("T")
@@ -386,5 +386,5 @@ def _waiting(function: Any) -> tuple[Callable[..., Awaitable[Any]] | None, bool]
         function = tool.func
     if inspect.iscoroutinefunction(function):
         return function, False
-    work = delegation(function)
+    work = in_engine(function)
     return (work, True) if work is not None else (on_the_loop(function), False)

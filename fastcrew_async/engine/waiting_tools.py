@@ -1,7 +1,9 @@
-"""CrewAI's own tools that wait for others, on the loop: delegation to a coworker, and tools of MCP servers.
+"""CrewAI's own tools that wait for others, on the loop: delegation to a coworker, a search in the memory, and tools of
+MCP servers.
 
-CrewAI runs a delegated task, or an event loop for one MCP call, on the thread of the sync tool. Here the coworker is a
-coroutine of the engine and the MCP client one of the caller's loop, so that neither holds a worker.
+CrewAI runs a delegated task, a search with its model, or an event loop for one MCP call, on the thread of the sync
+tool. Here the coworker and the search are coroutines of the engine and the MCP client one of the caller's loop, so that
+none holds a worker.
 """
 
 from __future__ import annotations
@@ -22,11 +24,14 @@ from fastcrew_async.errors import ToolRecursionError
 _DELEGATE = DelegateWorkTool._run
 _ASK = AskQuestionTool._run
 _EXECUTE = BaseAgentTool._execute
-_MCP = ("crewai.tools.mcp_native_tool", "MCPNativeTool._run")  # by its name: importing it takes 6 ms, and few use it
+# By their names: importing them takes some ms, and few use them.
+_MCP = ("crewai.tools.mcp_native_tool", "MCPNativeTool._run")
+_SEARCH = ("crewai.tools.memory_tools", "RecallMemoryTool._run")
 
 
-def delegation(run: Any) -> Callable[..., Work[Any]] | None:
-    """The engine's form of the bound method `run` of a delegating tool; None for any other, or an overridden one."""
+def in_engine(run: Any) -> Callable[..., Work[Any]] | None:
+    """The engine's form of the bound method `run` of a tool that delegates, or searches the memory; None for any other,
+    or an overridden one."""
     tool = getattr(run, "__self__", None)
     function = getattr(run, "__func__", None)
     if isinstance(tool, BaseAgentTool):
@@ -37,15 +42,33 @@ def delegation(run: Any) -> Callable[..., Work[Any]] | None:
             return lambda task, context, coworker=None, **more: _delegate(own, task, context, coworker, more)
         if function is _ASK:
             return lambda question, context, coworker=None, **more: _delegate(own, question, context, coworker, more)
+    if _name(function) == _SEARCH:
+        searching: Any = tool
+        return lambda queries, **more: _search(searching.memory, queries)
     return None
 
 
 def on_the_loop(run: Any) -> Callable[..., Awaitable[Any]] | None:
     """The async form of the bound method `run` of a server's tool; None for any other, or an overridden one."""
-    function = getattr(run, "__func__", None)
-    if (getattr(function, "__module__", None), getattr(function, "__qualname__", None)) != _MCP:
+    if _name(getattr(run, "__func__", None)) != _MCP:
         return None
     return lambda **arguments: _call_server(run.__self__, arguments)
+
+
+def _name(function: Any) -> tuple[Any, Any]:
+    return getattr(function, "__module__", None), getattr(function, "__qualname__", None)
+
+
+async def _search(memory: Any, queries: list[str] | str) -> str:
+    """Source: ``crewai/tools/memory_tools.py: RecallMemoryTool._run``."""
+    from fastcrew_async.engine.recall import recall  # by those who have a memory: it is not quickly imported
+
+    found: dict[str, str] = {}
+    for query in [queries] if isinstance(queries, str) else queries:
+        for match in await recall(memory, query, limit=20):
+            if match.record.id not in found:
+                found[match.record.id] = match.format()
+    return "Found memories:\n" + "\n".join(found.values()) if found else "No relevant memories found."
 
 
 async def _delegate(tool: Any, work: str, context: str, coworker: Any, more: dict[str, Any]) -> Any:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 from crewai import Crew
 from crewai.memory.unified_memory import Memory
 
 from fastcrew_async.engine import encode, recall
-from fastcrew_async.testing import Request
+from fastcrew_async.testing import Reply, Request, ToolCall
 from tests.roads.at_once import FEW, answers, at_once, of, topics
 from tests.roads.crews import agent, crew, marks, model, task, topic_of
 
@@ -28,6 +29,13 @@ def told(request: Request) -> str:
 def extracted(request: Request) -> str:
     """What the memory asks its model: what to keep of an answer. To its other questions this is no answer."""
     return json.dumps({"memories": [f"The answer about {topic} was given." for topic in sorted(marks(request.text))]})
+
+
+def searching(request: Request) -> Any:
+    """Searches the memory by its tool before it answers."""
+    topic = topic_of(request.text)
+    known = any("Found memories" in str(message["content"]) for message in request.messages[1:])
+    return told(request) if known else Reply(tool_calls=[ToolCall("search_memory", {"queries": [f"tea <{topic}>"]})])
 
 
 def memory(folder: Path) -> Memory:
@@ -55,6 +63,14 @@ def assert_few(threads: list[str]) -> None:
 async def test_every_run_recalls(tmp_path: Path) -> None:
     kept = await asyncio.to_thread(knowing, tmp_path / "memory")
     worker = agent(told)
+    seen = await at_once(of(Crew(agents=[worker], tasks=[task(worker)], memory=kept)))
+    assert seen.texts == [f"told <{topic}>" for topic in topics()]
+    assert_few(seen.threads)
+
+
+async def test_every_run_searches_by_the_tool(tmp_path: Path) -> None:
+    kept = await asyncio.to_thread(knowing, tmp_path / "memory")
+    worker = agent(searching)
     seen = await at_once(of(Crew(agents=[worker], tasks=[task(worker)], memory=kept)))
     assert seen.texts == [f"told <{topic}>" for topic in topics()]
     assert_few(seen.threads)
