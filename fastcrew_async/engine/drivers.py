@@ -134,7 +134,8 @@ def _own_context() -> contextvars.Context:
     task: Any = asyncio.current_task()
     if sys.version_info >= (3, 12):
         return cast(contextvars.Context, task.get_context())
-    return next(found for found in gc.get_referents(task) if type(found) is contextvars.Context)
+    held = (getattr(task, "_context", None), *gc.get_referents(task))  # a task written in Python has it by name
+    return next((found for found in held if type(found) is contextvars.Context), contextvars.copy_context())
 
 
 class _Forgotten(BaseException):

@@ -328,3 +328,13 @@ def test_an_abandoned_run_starts_nothing_and_closes_what_is_open() -> None:
     asyncio.run(asyncio.wait_for(main(), 10))
     assert log == ["no model", "no tool", "no model again", "closed", "end"]
     assert "abandoned" in str(outcome[0])
+
+
+async def test_a_task_written_in_python_is_driven_like_any_other() -> None:
+    """Backports of asyncio for Python 3.10 have one of their own."""
+    kind: Any = asyncio.tasks._PyTask  # type: ignore[attr-defined]
+
+    async def work() -> Any:
+        return await Note([], "note", "done")
+
+    assert await kind(drive(work()), loop=asyncio.get_running_loop()) == "done"
