@@ -248,6 +248,8 @@ class WorkQueue:
                 self._leave_group(job)
                 self._abandoned += 1
                 self._held += 1
+                # It has left its place in its group to one that waits, and its worker is not coming for that.
+                self._changed.notify()
 
     def _finished(self, job: Job) -> None:
         with self._changed:

@@ -190,9 +190,9 @@ impl LoopBridge {
     /// The futures to wake, each with its answer in place.
     fn answered(&self) -> (Vec<Py<PyAny>>, bool) {
         let taken = self.queue.take(VISIT);
-        let mut futures = Vec::with_capacity(taken.completions.len());
+        let mut futures = Vec::with_capacity(taken.items.len());
         let mut waiting = self.lock();
-        for completion in taken.completions {
+        for completion in taken.items {
             if let Some(pending) = waiting.get(completion.id) {
                 if let Some(outcome) = completion.outcome {
                     pending.answer = Some(Answer::Rust(outcome));
@@ -229,7 +229,7 @@ impl LoopBridge {
         }
         #[cfg(unix)]
         if finished {
-            if let Wake::Descriptor(descriptor) = self.queue.wake() {
+            if let Wake::Descriptor(descriptor) = self.queue.bell() {
                 self.event_loop.call_method1(
                     py,
                     intern!(py, "remove_reader"),

@@ -1,15 +1,13 @@
 //! The completion queue of one event loop: finished work waits here, as owned values, for the loop to collect it.
 //!
-//! Any thread pushes; only the loop's thread takes. The first push into an empty queue wakes the loop, so a burst of
-//! completions costs one wake, and none when the loop is about to look anyway. No Python object is in here, so a push
-//! never waits for the interpreter.
+//! No Python object is in here, so a push never waits for the interpreter.
 
+use super::inbox::Inbox;
 use super::value::Value;
 use super::wake::Wake;
 use crate::error::Error;
 use crate::runtime::Permit;
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// A finished operation. `None` says that the loop's side holds the answer already, as a Python object.
 pub struct Completion {
@@ -17,101 +15,8 @@ pub struct Completion {
     pub outcome: Option<Result<Value, Error>>,
 }
 
-/// What one visit of the loop took out.
-pub struct Taken {
-    pub completions: VecDeque<Completion>,
-    /// The queue is closed and this was its last content: nothing else will ever come.
-    pub finished: bool,
-}
-
-#[derive(Default)]
-struct State {
-    waiting: VecDeque<Completion>,
-    /// The loop was woken and has not come yet.
-    signalled: bool,
-    /// The loop has promised to come without being woken.
-    expected: bool,
-    closed: bool,
-}
-
-pub struct CompletionQueue {
-    state: Mutex<State>,
-    wake: Wake,
-}
-
-impl CompletionQueue {
-    pub fn new(wake: Wake) -> Self {
-        Self {
-            state: Mutex::default(),
-            wake,
-        }
-    }
-
-    pub fn wake(&self) -> &Wake {
-        &self.wake
-    }
-
-    /// Adds a completion and wakes the loop if it may be asleep; after `close` it does nothing.
-    pub fn push(&self, completion: Completion) {
-        let mut state = self.lock();
-        if !state.closed {
-            state.waiting.push_back(completion);
-            self.signal(&mut state);
-        }
-    }
-
-    /// Promises that the loop will look soon, so that nobody needs to wake it; `false` if that was said already.
-    pub fn expect(&self) -> bool {
-        !std::mem::replace(&mut self.lock().expected, true)
-    }
-
-    /// Takes up to `limit` completions, oldest first. What is left behind wakes the loop again, so that the host's own
-    /// callbacks run in between.
-    pub fn take(&self, limit: usize) -> Taken {
-        let mut state = self.lock();
-        state.expected = false;
-        if std::mem::take(&mut state.signalled) {
-            self.wake.clear();
-        }
-        let completions = if state.waiting.len() <= limit {
-            std::mem::take(&mut state.waiting)
-        } else {
-            state.waiting.drain(..limit).collect()
-        };
-        let left = !state.waiting.is_empty();
-        if left {
-            self.signal(&mut state);
-        }
-        Taken {
-            completions,
-            finished: state.closed && !left,
-        }
-    }
-
-    /// Refuses later pushes; what is inside can still be taken. The loop is woken to see it.
-    pub fn close(&self) {
-        let mut state = self.lock();
-        state.closed = true;
-        self.signal(&mut state);
-    }
-
-    // Under the lock, so that the descriptor is readable exactly while `signalled` says so.
-    fn signal(&self, state: &mut State) {
-        if !state.signalled && !state.expected {
-            state.signalled = true;
-            self.wake.signal();
-        }
-    }
-
-    pub fn is_closed(&self) -> bool {
-        self.lock().closed
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        // Nothing panics while the lock is held, and the state is consistent after each step.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+/// What is finished, of one loop.
+pub type CompletionQueue = Inbox<Completion, Wake>;
 
 /// The right, and the duty, to complete one operation once: from any thread, without Python.
 ///
@@ -163,6 +68,7 @@ impl Drop for Completer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bridge::inbox::{Bell, Taken};
     use std::sync::mpsc::{channel, Receiver};
 
     fn queue() -> (CompletionQueue, Receiver<usize>) {
@@ -177,8 +83,8 @@ mod tests {
         }
     }
 
-    fn ids(taken: &Taken) -> Vec<u64> {
-        taken.completions.iter().map(|c| c.id).collect()
+    fn ids(taken: &Taken<Completion>) -> Vec<u64> {
+        taken.items.iter().map(|c| c.id).collect()
     }
 
     #[test]
@@ -226,10 +132,7 @@ mod tests {
         let permit = crate::runtime::Intake::default().enter().unwrap();
         drop(Completer::new(queue.clone(), 9, permit));
         let taken = queue.take(10);
-        assert_eq!(
-            taken.completions[0].outcome,
-            Some(Err(Error::RuntimeClosed))
-        );
+        assert_eq!(taken.items[0].outcome, Some(Err(Error::RuntimeClosed)));
     }
 
     #[test]

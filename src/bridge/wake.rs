@@ -1,5 +1,6 @@
 //! How a Rust thread tells an event loop that its completion queue is no longer empty.
 
+use super::inbox::Bell;
 use std::sync::mpsc::Sender;
 
 /// The two ways to wake a loop.
@@ -11,8 +12,8 @@ pub enum Wake {
     Messenger { to: Sender<usize>, key: usize },
 }
 
-impl Wake {
-    pub fn signal(&self) {
+impl Bell for Wake {
+    fn signal(&self) {
         match self {
             #[cfg(unix)]
             Self::Descriptor(descriptor) => descriptor.signal(),
@@ -22,7 +23,7 @@ impl Wake {
     }
 
     /// Makes the next `signal` visible again. Call it before looking at the queue.
-    pub fn clear(&self) {
+    fn clear(&self) {
         match self {
             #[cfg(unix)]
             Self::Descriptor(descriptor) => descriptor.clear(),

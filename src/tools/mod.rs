@@ -4,5 +4,7 @@ pub mod cache;
 #[cfg(feature = "extension-module")]
 pub mod cache_python;
 pub mod call_stack;
+mod lock;
+pub mod places;
 #[cfg(feature = "extension-module")]
 pub mod work_queue;

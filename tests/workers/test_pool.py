@@ -200,6 +200,21 @@ async def test_abandoned_calls_leave_their_places_to_others_up_to_a_limit(make, 
     await until(lambda: pool.stats()["workers"] <= 2)
 
 
+async def test_an_idle_worker_takes_what_an_abandoned_call_kept_from_it(make, until):
+    """A tool may hold one worker of two; the other one sleeps while its second call waits."""
+    pool = make(2, max_abandoned=2)
+    release = threading.Event()
+    stuck = asyncio.ensure_future(pool.run_in("tool", lambda: release.wait(20)))
+    await until(lambda: pool.stats()["running"] == 1)
+    await run(pool.run_in("other", int))  # by a second worker, which stays
+    waiting = asyncio.ensure_future(pool.run_in("tool", lambda: "done"))
+    await until(lambda: pool.stats()["waiting"] == 1)
+    stuck.cancel()
+    assert await asyncio.wait_for(waiting, 2) == "done"
+    release.set()
+    await until(lambda: pool.stats()["still_running"] == 0)
+
+
 async def test_a_job_that_waits_takes_the_place_of_one_that_is_abandoned(make, until):
     pool = make(1, max_abandoned=1)
     release = threading.Event()
