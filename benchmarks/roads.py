@@ -55,6 +55,7 @@ def roads(folder: Path) -> dict[str, Callable[[], Callable[[str], Awaitable[Any]
         test_skills,
         test_streaming,
         test_string_guardrails,
+        test_tracing,
     )
     from tests.roads.at_once import FEW, RUNS, of, topics
     from tests.roads.crews import Ping, agent, crew, model, ping_once, task
@@ -127,6 +128,10 @@ def roads(folder: Path) -> dict[str, Callable[[], Callable[[str], Awaitable[Any]
         crews = [AsyncCrew(make()) for _ in range(FEW + RUNS + FEW)]
         return lambda topic: crews.pop().kickoff(inputs={"topic": topic})
 
+    def traced() -> Any:
+        _TO_THE_END.enter_context(test_tracing.serving())
+        return of(crew(ping_once, tools=[Ping()]))
+
     def checkpoints(*, restored: bool) -> Any:
         _TO_THE_END.enter_context(checkpointed.answering())
         return (test_checkpoints.going_on if restored else test_checkpoints.writing)(folder / "checkpoints")
@@ -161,6 +166,7 @@ def roads(folder: Path) -> dict[str, Callable[[], Callable[[str], Awaitable[Any]
         "MCP tool": mcp,
         "skills": skills,
         "crew planning": planned,
+        "tracing": traced,
         "checkpoints, written": lambda: checkpoints(restored=False),
         "checkpoints, restored": lambda: checkpoints(restored=True),
         "flows, awaited crews": lambda: flows(test_flows.Awaiting),

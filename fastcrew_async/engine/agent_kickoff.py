@@ -19,7 +19,6 @@ from crewai.events.types.agent_events import (
     LiteAgentExecutionErrorEvent,
     LiteAgentExecutionStartedEvent,
 )
-from crewai.execution import begin_execution, end_execution
 from crewai.lite_agent_output import LiteAgentOutput
 from crewai.llms.base_llm import BaseLLM
 from crewai.state.checkpoint_config import apply_checkpoint
@@ -34,7 +33,7 @@ from crewai.utilities.string_utils import sanitize_tool_name
 from crewai.utilities.token_counter_callback import TokenCalcHandler
 from pydantic import BaseModel, ValidationError
 
-from fastcrew_async.engine import collector, convert, events, guardrail, limited
+from fastcrew_async.engine import collector, convert, events, guardrail, limited, traced
 from fastcrew_async.engine.agent import invoke
 from fastcrew_async.engine.drivers import drive, drive_in_place
 from fastcrew_async.engine.effects import Blocking
@@ -126,7 +125,7 @@ async def run_agent(
         Exception: what the model, a tool, a hook or the guardrail raised.
     """
     own: Any = agent
-    execution_token = begin_execution()
+    execution_token = await traced.begin()
     pending = events.begin_run()
     try:
         executor, inputs, info, tools = await _prepare(own, messages, response_format, input_files)
@@ -153,7 +152,7 @@ async def run_agent(
         return output
     finally:
         events.end_run(pending)
-        end_execution(execution_token)
+        await traced.end(execution_token)
 
 
 async def _prepare(agent: Any, messages: Any, response_format: Any, input_files: Any) -> tuple[Any, Any, Any, Any]:

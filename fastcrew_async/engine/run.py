@@ -24,7 +24,6 @@ from crewai.events.types.crew_events import (
     CrewKickoffStartedEvent,
 )
 from crewai.events.utils.console_formatter import ConsoleFormatter
-from crewai.execution import begin_execution, end_execution
 from crewai.hooks.contexts import ExecutionEndContext, ExecutionStartContext, InputContext, OutputContext
 from crewai.hooks.dispatch import InterceptionPoint, dispatch
 from crewai.process import Process
@@ -38,7 +37,7 @@ from crewai.utilities.file_store import clear_files, store_files
 from opentelemetry import baggage
 from opentelemetry.context import attach, detach
 
-from fastcrew_async.engine import events, files
+from fastcrew_async.engine import events, files, traced
 from fastcrew_async.engine.drivers import Join, Spawn, Stop
 from fastcrew_async.engine.effects import Blocking, CallUser, Closing, Either, Handled
 from fastcrew_async.engine.equip import ready_executor
@@ -90,7 +89,7 @@ async def run_crew(
     execution_token = None
     completed = False
     try:
-        execution_token = begin_execution(tracing=own.tracing)
+        execution_token = await traced.begin(own.tracing)
         resuming = await _prepare(own, inputs, input_files)
         if own.process == Process.sequential:
             result = await call_theirs(own, _SEQUENTIAL)
@@ -140,7 +139,7 @@ async def run_crew(
             await Closing(clear_files, own.id)
         events.end_run(pending)
         detach(attached)
-        end_execution(execution_token)
+        await traced.end(execution_token)
         crewai_event_bus._exit_runtime_scope(runtime_scope)
 
 
