@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import sys
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -122,6 +125,47 @@ def doctor(
         _tell(report)
     if report.refusal is not None:
         raise typer.Exit(1)
+
+
+@app.command()
+def model_server(
+    reply: Annotated[
+        list[str] | None, typer.Option(show_default="It is green.", help="An answer; of several, one after another.")
+    ] = None,
+    script: Annotated[
+        str | None, typer.Option(metavar="MODULE:ATTRIBUTE", help="A script of fastcrew_async.testing instead.")
+    ] = None,
+    latency: Annotated[float, typer.Option(min=0.0, help="Seconds that an answer takes.")] = 0.0,
+    port: Annotated[int, typer.Option(min=0, max=65535, show_default="a free one")] = 0,
+) -> None:
+    """Answer chat completions from a script on a loopback port until it is interrupted; the last answer is repeated."""
+    from fastcrew_async.testing.server import ModelServer
+
+    if reply and script:
+        raise typer.BadParameter("give --reply or --script, not both", param_hint="--script")
+    try:
+        server = ModelServer(_script_at(script) if script else reply or "It is green.", latency=latency, port=port)
+        server.start()
+    except (OSError, TypeError, ValueError) as error:
+        raise typer.BadParameter(str(error)) from None
+    typer.echo(f"base_url: {server.base_url}")
+    try:
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        typer.echo(f"requests: {len(server.requests)}")
+    finally:
+        server.close()
+
+
+def _script_at(place: str) -> Any:
+    """The attribute at ``module:attribute``; modules of the working folder are found."""
+    name, _, attribute = place.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        return getattr(import_module(name), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise typer.BadParameter(f"{place!r} gives no script: {error}", param_hint="--script") from None
 
 
 def _tell(report: Report) -> None:

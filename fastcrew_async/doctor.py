@@ -243,6 +243,7 @@ def _of_agent(agent: Any) -> Iterator[Fallback]:
 
     from fastcrew_async.engine.executor import AgentExecutor
     from fastcrew_async.engine.model import has_async_side
+    from fastcrew_async.install.models import uncovered
 
     who = f"agent {' '.join(str(agent.role).split())!r}"
     if not isinstance(agent, Agent):
@@ -257,6 +258,10 @@ def _of_agent(agent: Any) -> Iterator[Fallback]:
     if isinstance(agent.llm, BaseLLM) and not has_async_side(agent.llm):
         model = type(agent.llm).__qualname__
         yield Fallback(f"{who}: its model", "a worker thread for each call", f"{model} has call() and no acall() of it")
+    for role in ("llm", "function_calling_llm"):
+        llm = vars(agent).get(role)  # not getattr: one of them is deprecated
+        if isinstance(llm, BaseLLM) and type(llm).__module__.startswith("crewai.") and (why := uncovered(llm)):
+            yield Fallback(f"{who}: its {role}", "its provider's own client", why)
 
 
 def _overrides(who: str, thing: Any, stock: type, names: tuple[str, ...]) -> Iterator[Fallback]:

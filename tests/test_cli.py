@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import textwrap
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -72,3 +74,37 @@ def test_status_says_why_install_refuses(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "install() refuses: " in done.stdout
     assert "1.14.0" in done.stdout
+
+
+def test_a_model_server_answers_until_it_is_interrupted(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text("script = ['Blue.']\n")
+    command = [sys.executable, "-m", "fastcrew_async", "model-server"]
+    for options, answer in ((["--reply", "Green."], b"Green."), (["--script", "shop:script"], b"Blue.")):
+        with subprocess.Popen(
+            [*command, *options],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as server:
+            try:
+                assert server.stdout is not None
+                base_url = server.stdout.readline().removeprefix("base_url: ").strip()
+                asked = urllib.request.Request(f"{base_url}/chat/completions", b'{"messages": []}', method="POST")
+                with urllib.request.urlopen(asked, timeout=20) as reply:
+                    assert answer in reply.read()
+                server.send_signal(signal.SIGINT)
+                assert server.stdout.read() == "requests: 1\n"
+                assert server.wait(20) == 0
+            finally:
+                server.kill()
+
+
+def test_a_model_server_needs_one_script_that_is_there() -> None:
+    for options, word in (
+        (("--script", "nothing:here"), "nothing:here"),
+        (("--script", "x:y", "--reply", "z"), "not both"),
+    ):
+        done = run("model-server", *options)
+        assert done.returncode == 2
+        assert word in done.stderr

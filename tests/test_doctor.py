@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crewai import Agent, Crew
+from crewai import LLM, Agent, Crew
 from crewai.agents.agent_builder.base_agent import BaseAgent
 from crewai.agents.agent_executor import AgentExecutor as StockAgentExecutor
 from crewai.crew import Crew as StockCrew
@@ -129,6 +129,7 @@ def test_what_a_crew_keeps_from_the_engine(installed: bool) -> None:
         "planning": crews.agent(role="Planner", planning=True),
         "override": OwnAgent(role="Own code", goal="Do", backstory="", llm=crews.agent().llm),
         "sync": crews.agent(role="Sync", llm=SyncOnly(model="sync")),
+        "responses": crews.agent(role="Responses", llm=LLM(model="gpt-4o", api_key="sk-1", api="responses")),
     }
     crew = Crew(agents=list(agents.values()), tasks=[crews.task(agents["engine"])])
     told = fallbacks(crew)
@@ -141,6 +142,7 @@ def test_what_a_crew_keeps_from_the_engine(installed: bool) -> None:
             Fallback(
                 "agent 'Sync': its model", "a worker thread for each call", "SyncOnly has call() and no acall() of it"
             ),
+            Fallback("agent 'Responses': its llm", "its provider's own client", "it asks the Responses API"),
         ]
     }
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from os import PathLike
@@ -29,7 +31,7 @@ class HttpClient:
         connect_timeout: seconds, or None for ever.
         proxies: which proxy serves which scheme, ``http``, ``https`` or ``all``.
         no_proxy: hosts that are reached without one, separated by commas.
-        ca_files: PEM files of certificate authorities.
+        ca_files: PEM files of certificate authorities, or folders of such files.
         system_cas: trust the system's as well.
         max_connections: requests under way at once; further ones wait.
     """
@@ -111,7 +113,12 @@ class HttpClient:
         context = ssl.create_default_context() if self._system_cas else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         try:
             for path in self._ca_files:
-                context.load_verify_locations(cafile=path)
+                if os.path.isdir(path):
+                    for name in os.listdir(path):
+                        with contextlib.suppress(OSError, ssl.SSLError):  # what is no certificate is passed over
+                            context.load_verify_locations(cafile=os.path.join(path, name))
+                else:
+                    context.load_verify_locations(cafile=path)
         except (OSError, ssl.SSLError) as error:
             raise HttpConnectionError(f"{path} cannot be read as certificates: {error}") from error
         return {"trust_env": False, "verify": context, "limits": self._limits, "follow_redirects": True}
@@ -259,7 +266,7 @@ class Parser:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._line = b""
+        self._begun: list[bytes] = []  # the line that has begun, as it came
         self._data: list[bytes] = []
         self._size = 0
         self._after_return = False
@@ -267,16 +274,21 @@ class Parser:
 
     def feed(self, piece: bytes) -> list[str]:
         """The data of each event that `piece` completes; ``HttpConnectionError`` for an event without end."""
-        if self._after_return and piece:
-            self._after_return = False
+        if not piece:
+            return []
+        if self._after_return:
             piece = piece.removeprefix(b"\n")
         events: list[str] = []
-        *lines, self._line = _lines(self._line + piece)
-        self._after_return = bool(lines) and not self._line and piece.endswith(b"\r")
+        *lines, begun = _lines(piece)
+        if lines:
+            lines[0] = b"".join([*self._begun, lines[0]])
+            self._begun.clear()
+        self._begun.append(begun)
+        self._after_return = bool(lines) and not begun and piece.endswith(b"\r")
         for line in lines:
             self._end(line, events)
             self._bound(0)
-        self._bound(len(self._line))
+        self._bound(sum(map(len, self._begun)))
         return events
 
     def _bound(self, begun: int) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fastcrew_async.errors import FastcrewError, UnsupportedCrewAIError
 
 if TYPE_CHECKING:
-    from fastcrew_async.install.targets import Patch
+    from fastcrew_async.install.patch import Patch
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,15 @@ _applied: list[_Applied] = []
 _refused: str | None = None
 
 
-def install(strict: bool = True, *, memory: bool = False) -> None:
+def install(strict: bool = True, *, llm: bool = True, memory: bool = False) -> None:
     """Put every crew of this process on the engine: ``kickoff``, ``akickoff``, ``kickoff_async``, the ``for_each``
     family, ``Agent.kickoff*`` and guardrail agents. Crews made before or after it are served. Calling it again does
     nothing, but for ``memory``. All or nothing: when CrewAI is not one we know, nothing is changed.
 
     Args:
         strict: when False, an unsupported CrewAI gives a warning and stays as it was, instead of an error.
+        llm: send the chat completions of CrewAI's OpenAI provider, and of the compatible ones, over the core's
+            connections. What that does not cover stays with the openai package; ``status()`` says what that is.
         memory: a ``Memory`` that is made from now on and names no storage keeps its records in a ``MemoryStore``.
 
     Raises:
@@ -60,7 +62,7 @@ def install(strict: bool = True, *, memory: bool = False) -> None:
             factory.as_default = factory.as_default or memory
             return
         try:
-            prepared = _prepared()
+            prepared = _prepared(llm)
         except (ImportError, AttributeError) as error:
             refused = error if isinstance(error, FastcrewError) else UnsupportedCrewAIError(str(error))
             _refused = str(refused)
@@ -113,7 +115,9 @@ def status() -> list[Target]:
     targets = []
     for patch in table:
         entry = applied.get(patch.name)
-        if entry is None:
+        if entry is None and applied and patch.llm:
+            targets.append(Target(patch.name, False, "install() was called with llm=False"))
+        elif entry is None:
             targets.append(Target(patch.name, False, "install() has not been called"))
         elif not entry.intact:
             targets.append(Target(patch.name, False, "replaced by other code after install()"))
@@ -134,12 +138,12 @@ def refusal() -> str | None:
     return None
 
 
-def _prepared() -> list[_Applied]:
+def _prepared(llm: bool = True) -> list[_Applied]:
     """All that ``install()`` will do, with everything checked that can be; nothing is changed yet."""
     from fastcrew_async.config import settings
 
     settings()
-    return [_prepare(patch) for patch in _patches()]
+    return [_prepare(patch) for patch in _patches() if llm or not patch.llm]
 
 
 def _patches() -> list[Patch]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import wraps
 from importlib import import_module
 from typing import Any
@@ -22,6 +21,8 @@ from fastcrew_async.engine.executor import AgentExecutor
 from fastcrew_async.engine.for_each import for_each_input
 from fastcrew_async.engine.outputs import kept, latest_rows, replayable
 from fastcrew_async.engine.resumed import restored_from
+from fastcrew_async.install import models
+from fastcrew_async.install.patch import Patch
 from fastcrew_async.memory import factory
 
 _AGENT = "crewai.agent.core"
@@ -31,22 +32,6 @@ _MEMORY = "crewai.memory.unified_memory"
 _STORES = "crewai.memory.storage.factory"
 _OUTPUTS = "crewai.utilities.task_output_storage_handler.TaskOutputStorageHandler"
 _OF_ENGINE = "_fastcrew_async"
-
-
-@dataclass(frozen=True)
-class Patch:
-    """One name: where it is, what takes its place (made from what was there), and why."""
-
-    where: str
-    owner: Any
-    attribute: str
-    make: Callable[[Any], Any]
-    reason: str
-
-    @property
-    def name(self) -> str:
-        """The dotted name, as ``status()`` shows it."""
-        return f"{self.where}.{self.attribute}"
 
 
 def _is_ours(method: Any) -> bool:
@@ -281,4 +266,5 @@ def patches() -> list[Patch]:
         Patch(
             _OUTPUTS, TaskOutputStorageHandler, "load", _load, "task outputs of the latest run, where they are kept now"
         ),
+        *models.patches(),
     ]

@@ -18,6 +18,7 @@ from typing import Any
 
 import httpx
 from openai import APIConnectionError, APIError, APITimeoutError, AsyncOpenAI, OpenAI, Timeout
+from openai._base_client import get_platform
 from openai._models import FinalRequestOptions
 from openai._utils._json import openapi_dumps
 from openai.lib._parsing import parse_chat_completion, type_to_response_format_param, validate_input_tools
@@ -56,9 +57,8 @@ class Client:
         self._runtime: Any = None
         self._pool: Any = None
         self._fixed: dict[str, str] = {}
-        url = httpx.URL(str(self._sdk._prepare_url(_PATH)))
-        query: Any = sdk.default_query
-        self._url = url.copy_merge_params(query) if query else url
+        self._base: httpx.URL | None = None
+        self._url = httpx.URL()
         timeout = sdk.timeout
         self._read, self._connect = (
             (timeout.read, timeout.connect) if isinstance(timeout, Timeout) else (timeout, timeout)
@@ -68,7 +68,7 @@ class Client:
         return getattr(self._sdk, name)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({str(self._url)!r})"
+        return f"{type(self).__name__}({str(self._address())!r})"
 
     @property
     def chat(self) -> Any:
@@ -89,6 +89,14 @@ class Client:
     def stream(self, **params: Any) -> Any:
         return self._sdk.beta.chat.completions.stream(**params)
 
+    def _address(self) -> httpx.URL:
+        if self._base is not self._sdk._base_url:  # it can be set
+            self._base = self._sdk._base_url
+            url = httpx.URL(str(self._sdk._prepare_url(_PATH)))
+            query: Any = self._sdk.default_query
+            self._url = url.copy_merge_params(query) if query else url
+        return self._url
+
     def _connections(self) -> Any:
         """The pool for the environment as it was at the first call, as the openai package's clients keep theirs."""
         current = runtime.get()
@@ -100,7 +108,7 @@ class Client:
         unknown = params.keys() - _PARAMETERS
         if unknown:
             raise TypeError(f"{self._of}.create() got an unexpected keyword argument {sorted(unknown)[0]!r}")
-        url, added = self._url, params.get("extra_headers")
+        url, added = self._address(), params.get("extra_headers")
         if any(name in params for name in _OWN):
             extra = params.get("extra_body") or {}
             if query := params.get("extra_query"):
@@ -167,6 +175,7 @@ class AsyncClient(Client):
         """A whole answer, or with ``stream=True`` its chunks."""
         if not params.get("stream"):
             return (await self.raw(params)).parse()
+        await self._look_around()
         url, headers, body = self._prepared(params)
         streams: list[Any] = []
 
@@ -179,6 +188,7 @@ class AsyncClient(Client):
         return self._chunks(streams[-1], url, counted)
 
     async def raw(self, params: dict[str, Any], *more: tuple[str, str]) -> RawAnswer:
+        await self._look_around()
         url, headers, body = self._prepared(params, *more)
         pool = self._connections()
         counted = calling.current_or_alone(params, url, self._in_place)
@@ -187,6 +197,10 @@ class AsyncClient(Client):
         )
         _told_of(counted, answer)
         return RawAnswer(answer, url, counted)
+
+    async def _look_around(self) -> None:
+        if self._sdk._platform is None:  # a header tells the operating system, for which files are read
+            self._sdk._platform = await asyncio.to_thread(get_platform)
 
     async def _chunks(self, stream: Any, url: str, counted: calling.Calling | None) -> AsyncIterator[Node]:
         try:

@@ -39,16 +39,14 @@ def connections(connect_timeout: float | None) -> HttpClient:
         if pool is None:
             for stale in [known for known in _pools if known[0] is not current]:  # type: ignore[index]
                 del _pools[stale]
-            authorities = (
-                [file] if file else [os.path.join(folder, name) for name in os.listdir(folder)] if folder else None
-            )
+            authorities = file or folder
             pool = _pools[key] = HttpClient(
                 current,
                 connect_timeout,
                 proxies,
                 found.get("no", ""),
-                [certifi.where()] if authorities is None else authorities,
-                authorities is None,
+                [authorities or certifi.where()],
+                not authorities,
                 MAX_CONNECTIONS,
             )
         return pool

@@ -1,7 +1,7 @@
 //! The client: its connections, its settings, and one request with a whole answer.
 
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ pub struct Options {
     pub proxies: Vec<(String, String)>,
     /// Hosts that are reached without a proxy, separated by commas.
     pub no_proxy: String,
-    /// PEM files of certificate authorities.
+    /// PEM files of certificate authorities, or folders of such files.
     pub ca_files: Vec<PathBuf>,
     /// Trust the system's authorities as well.
     pub system_cas: bool,
@@ -199,11 +199,7 @@ fn build(options: &Options) -> Result<reqwest::Client, Error> {
     }
     let mut authorities = Vec::new();
     for path in &options.ca_files {
-        let pem = std::fs::read(path)
-            .map_err(|error| wrong(format!("{} cannot be read: {error}", path.display())))?;
-        let found = Certificate::from_pem_bundle(&pem)
-            .map_err(|error| wrong(format!("{} holds no certificates: {error}", path.display())))?;
-        authorities.extend(found);
+        authorities.extend(certificates(path).map_err(wrong)?);
     }
     builder = if options.system_cas {
         builder.tls_certs_merge(authorities)
@@ -230,6 +226,23 @@ fn build(options: &Options) -> Result<reqwest::Client, Error> {
     builder
         .build()
         .map_err(|error| wrong(format!("no client can be made: {}", causes(&error))))
+}
+
+/// The certificates in a PEM file, or in the files of a folder, where what is none is passed over.
+fn certificates(path: &Path) -> Result<Vec<Certificate>, String> {
+    let unreadable = |error| format!("{} cannot be read: {error}", path.display());
+    if !path.is_dir() {
+        let pem = std::fs::read(path).map_err(unreadable)?;
+        return Certificate::from_pem_bundle(&pem)
+            .map_err(|error| format!("{} holds no certificates: {error}", path.display()));
+    }
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(unreadable)? {
+        let file = entry.map_err(unreadable)?.path();
+        let pem = std::fs::read(file).unwrap_or_default();
+        found.extend(Certificate::from_pem_bundle(&pem).unwrap_or_default());
+    }
+    Ok(found)
 }
 
 fn header_map(headers: Vec<(String, String)>) -> Result<HeaderMap, Error> {

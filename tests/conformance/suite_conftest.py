@@ -2,7 +2,9 @@
 
 CrewAI's sdist brings its tests and cassettes but not the ``conftest.py`` of its repository, so this stands in
 for it. ``FASTCREW_CONFORMANCE=installed`` switches :func:`fastcrew_async.install` on for the whole session;
-``FASTCREW_CONFORMANCE_REPORT`` names the JSON file that receives every test's outcome.
+``FASTCREW_CONFORMANCE_REPORT`` names the JSON file that receives every test's outcome, and
+``FASTCREW_CONFORMANCE_REQUESTS`` one that receives every request a test asked its recording for. With
+``FASTCREW_CONFORMANCE=recordings`` these requests come over the core: see ``recordings.py`` beside this file's source.
 """
 
 from __future__ import annotations
@@ -10,7 +12,10 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +41,14 @@ os.environ.update(
 
 import pytest
 
+_ENGINE = os.environ.get("FASTCREW_CONFORMANCE")
+_REQUESTS = os.environ.get("FASTCREW_CONFORMANCE_REQUESTS")
 _outcomes: dict[str, dict[str, str]] = {}
+_requests: dict[str, list[Any]] = {}
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if os.environ.get("FASTCREW_CONFORMANCE") == "installed":
+    if _ENGINE in ("installed", "recordings"):
         import fastcrew_async
 
         fastcrew_async.install()
@@ -59,6 +67,77 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     target = os.environ.get("FASTCREW_CONFORMANCE_REPORT")
     if target and not hasattr(session.config, "workerinput"):
         Path(target).write_text(json.dumps(_outcomes, indent=1, sort_keys=True))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if _REQUESTS:
+        Path(_REQUESTS).write_text(json.dumps(_requests, indent=1, sort_keys=True))
+
+
+@pytest.fixture(autouse=True)
+def recorded(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Keep what the test asks its recording for; with ``recordings`` it is asked through a server on loopback."""
+    if not _REQUESTS or request.node.get_closest_marker("vcr") is None:
+        yield
+        return
+    cassette = request.getfixturevalue("vcr")
+    asked = _requests.setdefault(request.node.nodeid, [])
+    play = type(cassette).play_response
+
+    def noted(self: Any, sent: Any) -> Any:
+        headers = {name.lower(): value for name, value in sent.headers.items()}
+        asked.append([sent.method, sent.uri, headers, (sent.body or b"").decode("utf-8", "replace")])
+        return play(self, sent)
+
+    monkeypatch.setattr(type(cassette), "play_response", noted)
+    if _ENGINE != "recordings":
+        yield
+        return
+    from fastcrew_async.model import stand_in
+    from fastcrew_async.model.client import Client
+
+    address = Client._address
+    with _loopback(cassette) as base:
+        monkeypatch.setattr(stand_in, "_WATCHED", ())  # the recorder has patched httpx, and is asked all the same
+        monkeypatch.setattr(Client, "_address", lambda self: f"{base}/{address(self)}")
+        yield
+
+
+@contextmanager
+def _loopback(cassette: Any) -> Iterator[str]:
+    """A server that plays the recording to requests for ``/{the recorded address}``."""
+    from vcr.request import Request
+
+    class Player(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            played = cassette.play_response(Request("POST", self.path[1:], body, dict(self.headers.items())))
+            headers = {name.lower(): value for name, value in played["headers"].items()}
+            self.send_response(played["status"]["code"])
+            for name in headers.keys() - {"content-length", "content-encoding", "transfer-encoding", "connection"}:
+                values = headers[name]
+                for value in values if isinstance(values, list) else [values]:
+                    self.send_header(name, value)
+            content = played["body"]["string"]
+            content = content.encode() if isinstance(content, str) else content
+            if "gzip" in headers.get("content-encoding", ()) and content[:2] == b"\x1f\x8b":
+                self.send_header("content-encoding", "gzip")
+            self.send_header("content-length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Player)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,8 @@ import pytest
 from crewai import Agent, Crew
 from crewai.agents.agent_executor import AgentExecutor as StockAgentExecutor
 from crewai.flow.runtime import Flow
+from crewai.llms.base_llm import BaseLLM
+from crewai.llms.providers.openai.completion import OpenAICompletion
 from crewai.memory.unified_memory import Memory
 from crewai.state.checkpoint_config import CheckpointConfig
 from crewai.tasks.llm_guardrail import LLMGuardrail
@@ -31,7 +33,7 @@ from fastcrew_async.engine.copies import copy_of
 from fastcrew_async.engine.executor import AgentExecutor
 from fastcrew_async.errors import BackendUnavailableError, UnsupportedCrewAIError
 from fastcrew_async.install import apply, targets
-from fastcrew_async.install.targets import Patch
+from fastcrew_async.install.patch import Patch
 from fastcrew_async.testing import ScriptedLLM
 from tests import crews
 
@@ -40,6 +42,8 @@ OWNERS = {
     "Agent": Agent,
     "Flow": Flow,
     "Memory": Memory,
+    "OpenAICompletion": OpenAICompletion,
+    "BaseLLM": BaseLLM,
     "TaskOutputStorageHandler": TaskOutputStorageHandler,
     "crewai.agent.core": crewai.agent.core,
     "crewai.agents": crewai.agents,

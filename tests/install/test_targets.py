@@ -6,7 +6,8 @@ from types import ModuleType
 from crewai.crew import Crew
 
 from fastcrew_async.engine.executor import AgentExecutor
-from fastcrew_async.install.targets import Patch, patches
+from fastcrew_async.install.patch import Patch
+from fastcrew_async.install.targets import patches
 
 TABLE = patches()
 
