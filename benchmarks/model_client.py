@@ -140,6 +140,10 @@ async def streams(engine: str, url: str, n: int) -> dict[str, Any]:
     """`n` streams of CHUNKS words, one after another."""
     client = client_of(engine, url, stream=True) if engine != "client" else client_of("client", url)
     expected = "word " * (CHUNKS - 1) + "end"
+    if hasattr(client, "acall"):
+        from crewai.events.event_listener import event_listener
+
+        event_listener.formatter.verbose = False  # as in a crew that is not verbose: nothing is drawn
 
     async def read() -> str:
         if hasattr(client, "acall"):
@@ -164,19 +168,15 @@ async def first_token(n: int) -> dict[str, Any]:
     written = [0.0]
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while await reader.readuntil(b"\r\n\r\n"):
-            await reader.readexactly(len(json.dumps({})) and _length)
-            await asyncio.sleep(0.05)
-            writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n")
-            await asyncio.sleep(0.05)
-            written[0] = time.perf_counter()
-            writer.write(b'data: {"choices": [{"index": 0, "delta": {"content": "tea"}}]}\n\n')
-            await asyncio.sleep(0.02)
-            writer.write(b"data: [DONE]\n\n")
-            writer.close()
-            return
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n")
+        await asyncio.sleep(0.05)
+        written[0] = time.perf_counter()
+        writer.write(b'data: {"choices": [{"index": 0, "delta": {"content": "tea"}}]}\n\n')
+        await asyncio.sleep(0.02)
+        writer.write(b"data: [DONE]\n\n")
+        writer.close()
 
-    _length = 0
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
     client = client_of("client", url)

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import json
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from types import SimpleNamespace
 from typing import Any
@@ -58,16 +58,6 @@ def fresh(backend: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
 def serve() -> Iterator[Serve]:
     with ExitStack() as servers:
         yield lambda *args, **options: servers.enter_context(ModelServer(*args, **options))
-
-
-@pytest.fixture
-async def settled() -> AsyncIterator[None]:
-    """The twin's tasks and transports end a few turns after a request was left."""
-    yield
-    while len(asyncio.all_tasks()) > 1:
-        await asyncio.sleep(0.001)
-    for _ in range(5):
-        await asyncio.sleep(0.001)
 
 
 @pytest.fixture

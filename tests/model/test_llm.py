@@ -279,11 +279,8 @@ def test_nothing_is_tried_again_after_the_first_chunk(serve: Serve) -> None:
     assert len(server.requests) == 1
 
 
-async def test_cancelling_a_call_closes_its_connection(
-    backend: SimpleNamespace, serve: Serve, until: Callable[..., Any]
-) -> None:
-    if backend.name == "python":
-        pytest.skip("the twin's transport outlives its loop here; tests/http has the contract")
+@pytest.mark.usefixtures("settled")
+async def test_cancelling_a_call_closes_its_connection(serve: Serve, until: Callable[..., Any]) -> None:
     server = serve(Reply(fault="stall"))
     llm = LLM(model="gpt-4o-mini", base_url=server.base_url, api_key=KEY)
     task = asyncio.create_task(llm.acall("hi"))
