@@ -7,10 +7,10 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
-from fastcrew_async import codec
-
 if TYPE_CHECKING:
     from crewai.tasks.task_output import TaskOutput
+
+    from fastcrew_async import codec
 
 T = TypeVar("T", bound="_Document")
 
@@ -25,29 +25,41 @@ class _Document:
 
     def to_json(self) -> bytes:
         """As JSON, in UTF-8."""
+        from fastcrew_async import codec
+
         return codec.encode(self, "json")
 
     def to_msgpack(self) -> bytes:
         """As MessagePack."""
+        from fastcrew_async import codec
+
         return codec.encode(self, "msgpack")
 
     def to_protobuf(self) -> bytes:
         """As the message ``Document`` of ``docs/fastcrew.proto``."""
+        from fastcrew_async import codec
+
         return codec.encode(self, "protobuf")
 
     @classmethod
     def from_json(cls: type[T], data: bytes) -> T:
         """What ``to_json`` wrote."""
+        from fastcrew_async import codec
+
         return codec.decode_as(cls, data, "json")
 
     @classmethod
     def from_msgpack(cls: type[T], data: bytes) -> T:
         """What ``to_msgpack`` wrote."""
+        from fastcrew_async import codec
+
         return codec.decode_as(cls, data, "msgpack")
 
     @classmethod
     def from_protobuf(cls: type[T], data: bytes) -> T:
         """What ``to_protobuf`` wrote."""
+        from fastcrew_async import codec
+
         return codec.decode_as(cls, data, "protobuf")
 
 
@@ -148,6 +160,8 @@ class RunState(_Document):
         Raises:
             DecodeError: one of them is no task output.
         """
+        from fastcrew_async import codec
+
         return [codec.made("task_output", output) for output in self.outputs]
 
 

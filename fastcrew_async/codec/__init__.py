@@ -61,8 +61,6 @@ def encode(document: Any, format: Format = "json", *, max_bytes: int = MAX_BYTES
             deeper than 100 levels; the message says where.
         ValueError: there is no such format.
     """
-    from fastcrew_async.codec import bodies
-
     kind, body, kept = bodies.body_of(document)
     whole = {"major": MAJOR, "minor": MINOR, kind: body}
     if kept is not None:
@@ -78,16 +76,12 @@ def decode(data: bytes, format: Format | None = None, *, max_bytes: int = MAX_BY
         SchemaVersionError: the document's major version is another than this release's.
         ValueError: there is no such format.
     """
-    from fastcrew_async.codec import bodies
-
     kind, body, around = _opened(data, format, max_bytes)
     return bodies.made(kind, body, around)
 
 
 def decode_as(cls: type[_T], data: bytes, format: Format) -> _T:
     """The document, which must be of this class."""
-    from fastcrew_async.codec import bodies
-
     kind, body, around = _opened(data, format, MAX_BYTES)
     if bodies.CLASSES.get(kind) is not cls:
         raise DecodeError(f"this is a document of kind {kind}, not a {cls.__name__}; codec.decode reads any kind")
@@ -97,15 +91,11 @@ def decode_as(cls: type[_T], data: bytes, format: Format) -> _T:
 
 def made(kind: str, body: dict[str, Any]) -> Any:
     """The object for a body of plain values."""
-    from fastcrew_async.codec import bodies
-
     return bodies.made(kind, body, {})
 
 
 def unknown(document: Any) -> Unknown:
     """What the document had, when it was read, that this release does not know."""
-    from fastcrew_async.codec import bodies
-
     return bodies.unknown_of(document) or Unknown({}, {})
 
 
@@ -152,3 +142,6 @@ def __getattr__(name: str) -> Any:
 
         return getattr(streams, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+from fastcrew_async.codec import bodies  # noqa: E402  (it is made of what is above)

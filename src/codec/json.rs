@@ -3,7 +3,7 @@
 //! What JSON has no form for is a map of one key: `{"$bytes": base64}`, `{"$datetime": ...}`, `{"$float": "nan"}`. A map
 //! of the writer's own that looks like one has one more `$` before its key.
 
-use super::build::{Build, Fault, Read};
+use super::build::{Build, Fault, Read, Refused};
 use super::number::{is_datetime, read_base64, write_base64, write_float};
 use super::write::Emit;
 use super::{DEEPEST, WIDEST_INTEGER};
@@ -46,21 +46,33 @@ struct Reader<'a, B: Build> {
     unescaped: Vec<u8>,
 }
 
-/// A text and where it begins: bytes of the document, or those in `unescaped`.
-enum Text<'a> {
-    Plain(usize, &'a [u8]),
-    Unescaped(usize),
+/// A text as it is in the document, and where it begins.
+struct Text<'a> {
+    start: usize,
+    raw: &'a [u8],
+    /// Whether what it means is in `unescaped`.
+    escaped: bool,
 }
 
 impl<'a> Text<'a> {
     #[inline]
-    fn bytes<'b>(&self, unescaped: &'b [u8]) -> (usize, &'b [u8])
+    fn bytes<'b>(&self, unescaped: &'b [u8]) -> &'b [u8]
     where
         'a: 'b,
     {
-        match *self {
-            Self::Plain(start, bytes) => (start, bytes),
-            Self::Unescaped(start) => (start, unescaped),
+        if self.escaped {
+            unescaped
+        } else {
+            self.raw
+        }
+    }
+
+    /// Why the text was refused; it is no UTF-8 exactly where its raw bytes are not.
+    #[cold]
+    fn fault(&self, refused: Refused) -> Box<Fault> {
+        match (refused, std::str::from_utf8(self.raw)) {
+            (Refused::Text(_), Err(error)) => Refused::Text(error.valid_up_to()).at(self.start),
+            (other, _) => other.at(self.start),
         }
     }
 }
@@ -89,8 +101,9 @@ impl<'a, B: Build> Reader<'a, B> {
         match start {
             b'"' => {
                 let text = self.text()?;
-                let (offset, bytes) = text.bytes(&self.unescaped);
-                self.build.text(bytes).map_err(|refused| refused.at(offset))
+                self.build
+                    .text(text.bytes(&self.unescaped))
+                    .map_err(|refused| text.fault(refused))
             }
             b'{' => self.map(depth + 1),
             b'[' => self.list(depth + 1),
@@ -167,7 +180,7 @@ impl<'a, B: Build> Reader<'a, B> {
                 return Fault::at(self.at, "expected a key in quotes");
             }
             let text = self.text()?;
-            let (key_offset, name) = text.bytes(&self.unescaped);
+            let name = text.bytes(&self.unescaped);
             let tag = if first && name.first() == Some(&b'$') {
                 let dollars = dollars(name);
                 (dollars > 0).then(|| (dollars, name.to_vec()))
@@ -181,7 +194,7 @@ impl<'a, B: Build> Reader<'a, B> {
             let key = self
                 .build
                 .key(name)
-                .map_err(|refused| refused.at(key_offset))?;
+                .map_err(|refused| text.fault(refused))?;
             if self.next()? != b':' {
                 return Fault::at(self.at, "expected ':'");
             }
@@ -215,7 +228,7 @@ impl<'a, B: Build> Reader<'a, B> {
                     let key = if self.next()? == b'}' {
                         self.build
                             .key(&name[1..])
-                            .map_err(|refused| refused.at(key_offset))?
+                            .map_err(|refused| text.fault(refused))?
                     } else {
                         key
                     };
@@ -245,10 +258,9 @@ impl<'a, B: Build> Reader<'a, B> {
         }
         let start = self.at;
         let text = self.text()?;
-        let (offset, bytes) = text.bytes(&self.unescaped);
-        let text = match std::str::from_utf8(bytes) {
+        let text = match std::str::from_utf8(text.bytes(&self.unescaped)) {
             Ok(text) => text,
-            Err(error) => return Fault::at(offset + error.valid_up_to(), "the text is not UTF-8"),
+            Err(_) => return Err(text.fault(Refused::Text(0))),
         };
         let text = text.to_owned();
         self.space();
@@ -263,7 +275,7 @@ impl<'a, B: Build> Reader<'a, B> {
                 None => return Fault::at(start, "this is not base64"),
             },
             b"datetime" if is_datetime(text.as_bytes()) => self.build.datetime(&text),
-            b"datetime" => return Err(super::build::Refused::Datetime.at(start)),
+            b"datetime" => return Err(Refused::Datetime.at(start)),
             _ => match text.as_str() {
                 "nan" => self.build.float(f64::NAN),
                 "inf" => self.build.float(f64::INFINITY),
@@ -313,7 +325,7 @@ impl<'a, B: Build> Reader<'a, B> {
             }
         };
         made.map_err(|refused| match refused {
-            super::build::Refused::Failed => Box::new(Fault {
+            Refused::Failed => Box::new(Fault {
                 offset: start,
                 message: "the number is too large".to_owned(),
             }),
@@ -364,30 +376,66 @@ impl<'a, B: Build> Reader<'a, B> {
         let end = plain_until(self.data, start);
         if self.data.get(end) == Some(&b'"') {
             self.at = end + 1;
-            return Ok(Text::Plain(start, &self.data[start..end]));
+            return Ok(Text {
+                start,
+                raw: &self.data[start..end],
+                escaped: false,
+            });
         }
-        self.escaped(start, end)
+        match self.escaped(start, end) {
+            Ok(text) => Ok(text),
+            Err(fault) => Err(self.earlier(start, fault)),
+        }
+    }
+
+    /// The fault of a text, or that it was no UTF-8 before.
+    #[cold]
+    fn earlier(&self, start: usize, fault: Box<Fault>) -> Box<Fault> {
+        match std::str::from_utf8(&self.data[start..fault.offset]) {
+            Err(error) => Refused::Text(error.valid_up_to()).at(start),
+            Ok(_) => fault,
+        }
     }
 
     fn escaped(&mut self, start: usize, mut end: usize) -> Read<Text<'a>> {
         self.unescaped.clear();
-        let mut run = start;
+        self.unescaped.extend_from_slice(&self.data[start..end]);
         loop {
-            if let Err(error) = std::str::from_utf8(&self.data[run..end]) {
-                return Fault::at(run + error.valid_up_to(), "the text is not UTF-8");
-            }
-            self.unescaped.extend_from_slice(&self.data[run..end]);
             match self.data.get(end) {
                 None => return Fault::early(end),
                 Some(b'"') => {
                     self.at = end + 1;
-                    return Ok(Text::Unescaped(start));
+                    return Ok(Text {
+                        start,
+                        raw: &self.data[start..end],
+                        escaped: true,
+                    });
                 }
-                Some(b'\\') => run = self.escape(end)?,
+                Some(b'\\') => end = self.escape(end)?,
                 Some(_) => return Fault::at(end, "a control character must be escaped"),
             }
-            end = plain_until(self.data, run);
+            end = self.copy_plain(end);
         }
+    }
+
+    /// Copies up to the next special byte; where that is.
+    #[inline]
+    fn copy_plain(&mut self, mut at: usize) -> usize {
+        while let Some(chunk) = self.data[at..].first_chunk::<STRIDE>() {
+            let found = first_special(chunk);
+            self.unescaped.extend_from_slice(chunk);
+            at += found;
+            if found < STRIDE {
+                self.unescaped
+                    .truncate(self.unescaped.len() - (STRIDE - found));
+                return at;
+            }
+        }
+        while at < self.data.len() && !is_special(self.data[at]) {
+            self.unescaped.push(self.data[at]);
+            at += 1;
+        }
+        at
     }
 
     /// The escape at `at`; what comes after it.
@@ -456,16 +504,12 @@ fn is_special(byte: u8) -> bool {
 /// The first quote, backslash or control character from `at` on, or the end.
 #[inline]
 fn plain_until(data: &[u8], mut at: usize) -> usize {
-    const STRIDE: usize = 16;
-    while let Some(chunk) = data.get(at..at + STRIDE) {
-        // Without a branch in it, this becomes a few vector instructions.
-        let special = chunk
-            .iter()
-            .fold(false, |found, &byte| found | is_special(byte));
-        if special {
-            break;
+    while let Some(chunk) = data.get(at..).and_then(|rest| rest.first_chunk()) {
+        let found = first_special(chunk);
+        at += found;
+        if found < STRIDE {
+            return at;
         }
-        at += STRIDE;
     }
     while at < data.len() && !is_special(data[at]) {
         at += 1;
@@ -473,38 +517,181 @@ fn plain_until(data: &[u8], mut at: usize) -> usize {
     at
 }
 
+const STRIDE: usize = 16;
+
+/// Where the first of them is in so many bytes; `STRIDE` where there is none.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+fn first_special(chunk: &[u8; STRIDE]) -> usize {
+    use std::arch::x86_64::{
+        _mm_cmpeq_epi8, _mm_loadu_si128, _mm_max_epu8, _mm_movemask_epi8, _mm_or_si128,
+        _mm_set1_epi8,
+    };
+    // SAFETY: every x86-64 has SSE2; the pointer is to sixteen bytes, and need not be aligned.
+    let mask = unsafe {
+        let bytes = _mm_loadu_si128(chunk.as_ptr().cast());
+        let last_control = _mm_set1_epi8(0x1f);
+        let control = _mm_cmpeq_epi8(_mm_max_epu8(bytes, last_control), last_control);
+        let quote = _mm_cmpeq_epi8(bytes, _mm_set1_epi8(b'"' as i8));
+        let backslash = _mm_cmpeq_epi8(bytes, _mm_set1_epi8(b'\\' as i8));
+        _mm_movemask_epi8(_mm_or_si128(control, _mm_or_si128(quote, backslash)))
+    };
+    ((mask | 1 << STRIDE).trailing_zeros()) as usize
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+#[inline]
+fn first_special(chunk: &[u8; STRIDE]) -> usize {
+    let special = |found: bool, &byte: &u8| found | is_special(byte);
+    if chunk.iter().fold(false, special) {
+        return chunk
+            .iter()
+            .position(|&byte| is_special(byte))
+            .unwrap_or(STRIDE);
+    }
+    STRIDE
+}
+
 pub struct Writer<'a>(pub &'a mut Vec<u8>);
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
 impl Writer<'_> {
+    #[inline]
     fn quoted(&mut self, text: &[u8]) {
-        self.0.reserve(text.len() + 2);
-        self.0.push(b'"');
-        let mut start = 0;
-        loop {
-            let end = plain_until(text, start);
-            self.0.extend_from_slice(&text[start..end]);
-            let Some(&byte) = text.get(end) else {
-                break;
-            };
-            match byte {
-                b'"' => self.0.extend_from_slice(b"\\\""),
-                b'\\' => self.0.extend_from_slice(b"\\\\"),
-                b'\n' => self.0.extend_from_slice(b"\\n"),
-                b'\r' => self.0.extend_from_slice(b"\\r"),
-                b'\t' => self.0.extend_from_slice(b"\\t"),
-                8 => self.0.extend_from_slice(b"\\b"),
-                12 => self.0.extend_from_slice(b"\\f"),
-                other => {
-                    self.0.extend_from_slice(b"\\u00");
-                    self.0.push(HEX[usize::from(other >> 4)]);
-                    self.0.push(HEX[usize::from(other & 15)]);
-                }
+        let out = &mut *self.0;
+        if text.len() < 8 {
+            let word = word_of(text);
+            if !has_special(word) {
+                out.push(b'"');
+                out.extend_from_slice(&word.to_le_bytes());
+                out.truncate(out.len() - (8 - text.len()));
+                return out.push(b'"');
             }
-            start = end + 1;
+        } else if let (true, Some(first), Some(last)) =
+            (text.len() < STRIDE, text.first_chunk(), text.last_chunk())
+        {
+            let words = [u64::from_le_bytes(*first), u64::from_le_bytes(*last)];
+            if !has_special(words[0]) && !has_special(words[1]) {
+                out.push(b'"');
+                out.extend_from_slice(first);
+                out.truncate(out.len() - (STRIDE - text.len()));
+                out.extend_from_slice(last);
+                return out.push(b'"');
+            }
         }
-        self.0.push(b'"');
+        self.quoted_in_chunks(text);
+    }
+
+    fn quoted_in_chunks(&mut self, text: &[u8]) {
+        let out = &mut *self.0;
+        out.push(b'"');
+        let mut rest = text;
+        while rest.len() >= STRIDE {
+            rest = copy_plain(rest, out);
+            if let Some(&byte) = rest.first().filter(|&&byte| is_special(byte)) {
+                escape(byte, out);
+                rest = &rest[1..];
+            }
+        }
+        while !rest.is_empty() {
+            let chunk = chunk_of(rest);
+            let found = first_special(&chunk).min(rest.len());
+            out.extend_from_slice(&chunk);
+            out.truncate(out.len() - (STRIDE - found));
+            rest = &rest[found..];
+            if let Some(&byte) = rest.first() {
+                escape(byte, out);
+                rest = &rest[1..];
+            }
+        }
+        out.push(b'"');
+    }
+}
+
+/// Copies whole chunks up to the first special byte; gives the rest, which begins with that or is shorter than a chunk.
+#[inline]
+fn copy_plain<'a>(mut rest: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
+    out.reserve(rest.len() + STRIDE);
+    let mut length = out.len();
+    while let Some(chunk) = rest.first_chunk::<STRIDE>() {
+        let found = first_special(chunk);
+        // SAFETY: there is room for the rest of the text and a chunk more, and what is copied is of the text; what has
+        // been written before `length` is set.
+        unsafe {
+            let to = out.as_mut_ptr().add(length);
+            std::ptr::copy_nonoverlapping(chunk.as_ptr(), to, STRIDE);
+        }
+        length += found;
+        rest = &rest[found..];
+        if found < STRIDE {
+            break;
+        }
+    }
+    // SAFETY: so many bytes have been written, as above.
+    unsafe { out.set_len(length) };
+    rest
+}
+
+/// The first bytes of a text, filled up with blanks.
+#[inline]
+fn chunk_of(text: &[u8]) -> [u8; STRIDE] {
+    if let Some(chunk) = text.first_chunk() {
+        return *chunk;
+    }
+    let mut chunk = [b' '; STRIDE];
+    chunk[..text.len()].copy_from_slice(text);
+    chunk
+}
+
+/// A text of less than eight bytes, filled up with blanks, without a way over memory.
+#[inline]
+fn word_of(text: &[u8]) -> u64 {
+    let length = text.len();
+    let bytes = match (text.first_chunk(), text.last_chunk()) {
+        (Some(first), Some(last)) => {
+            let last = u64::from(u32::from_le_bytes(*last));
+            u64::from(u32::from_le_bytes(*first)) | last << (8 * (length - 4))
+        }
+        _ => text
+            .iter()
+            .rev()
+            .fold(0, |word, &byte| word << 8 | u64::from(byte)),
+    };
+    bytes | 0x2020_2020_2020_2020 << (8 * length)
+}
+
+/// Whether one of the eight bytes must be escaped: the test for a zero byte, for each kind.
+#[inline]
+fn has_special(word: u64) -> bool {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let below = |word: u64, bound: u64| word.wrapping_sub(ONES * bound) & !word;
+    let control = below(word, 0x20);
+    let quote = below(word ^ (ONES * u64::from(b'"')), 1);
+    let backslash = below(word ^ (ONES * u64::from(b'\\')), 1);
+    (control | quote | backslash) & (ONES << 7) != 0
+}
+
+/// What follows the backslash of each byte that must be escaped: looked up, as which comes next is hard to guess.
+const LETTERS: [u8; 128] = {
+    let mut letters = [b'u'; 128];
+    letters[b'"' as usize] = b'"';
+    letters[b'\\' as usize] = b'\\';
+    letters[b'\n' as usize] = b'n';
+    letters[b'\r' as usize] = b'r';
+    letters[b'\t' as usize] = b't';
+    letters[8] = b'b';
+    letters[12] = b'f';
+    letters
+};
+
+#[inline]
+fn escape(byte: u8, out: &mut Vec<u8>) {
+    let letter = LETTERS[usize::from(byte & 127)];
+    out.extend_from_slice(&[b'\\', letter]);
+    if letter == b'u' {
+        out.extend_from_slice(b"00");
+        out.extend_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
     }
 }
 
@@ -513,6 +700,9 @@ impl Emit for Writer<'_> {
 
     fn len(&self) -> usize {
         self.0.len()
+    }
+    fn clear(&mut self) {
+        self.0.clear();
     }
     fn null(&mut self) {
         self.0.extend_from_slice(b"null");

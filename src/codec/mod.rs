@@ -16,6 +16,8 @@ mod python_build;
 #[cfg(feature = "extension-module")]
 mod python_protobuf;
 #[cfg(feature = "extension-module")]
+mod python_quick;
+#[cfg(feature = "extension-module")]
 mod python_walk;
 pub mod schema;
 pub mod write;

@@ -245,6 +245,9 @@ impl Emit for Writer<'_> {
     fn len(&self) -> usize {
         self.0.len()
     }
+    fn clear(&mut self) {
+        self.0.clear();
+    }
     fn null(&mut self) {
         self.0.push(0xc0);
     }

@@ -43,6 +43,17 @@ fn follows(text: &[u8], form: &[u8]) -> bool {
 
 /// A finite number as Python's `repr` writes it: the fewest digits that read back the same.
 pub fn write_float(value: f64, out: &mut Vec<u8>) {
+    let mut buffer = ryu::Buffer::new();
+    let text = buffer.format_finite(value).as_bytes();
+    let small = text.strip_prefix(b"-").unwrap_or(text);
+    if !text.contains(&b'e') && !small.starts_with(b"0.0000") {
+        return out.extend_from_slice(text);
+    }
+    write_exponent(value, out);
+}
+
+/// The same, with an exponent where `repr` has one.
+fn write_exponent(value: f64, out: &mut Vec<u8>) {
     use std::io::Write;
     let mut buffer = [0u8; 32];
     let mut rest = &mut buffer[..];
@@ -62,11 +73,13 @@ pub fn write_float(value: f64, out: &mut Vec<u8>) {
         .ok()
         .and_then(|text| text.parse().ok())
         .unwrap_or_default();
-    let digits: Vec<u8> = text[..split]
-        .iter()
-        .copied()
-        .filter(|&byte| byte != b'.')
-        .collect();
+    let mut kept = [0u8; 24];
+    let mut length = 0;
+    for &byte in text[..split].iter().filter(|&&byte| byte != b'.') {
+        kept[length] = byte;
+        length += 1;
+    }
+    let digits = &kept[..length];
     if negative {
         out.push(b'-');
     }
@@ -83,9 +96,9 @@ pub fn write_float(value: f64, out: &mut Vec<u8>) {
     } else if point <= 0 {
         out.extend_from_slice(b"0.");
         out.extend(std::iter::repeat_n(b'0', -point as usize));
-        out.extend_from_slice(&digits);
+        out.extend_from_slice(digits);
     } else if point >= count {
-        out.extend_from_slice(&digits);
+        out.extend_from_slice(digits);
         out.extend(std::iter::repeat_n(b'0', (point - count) as usize));
         out.extend_from_slice(b".0");
     } else {
@@ -175,6 +188,10 @@ mod tests {
             (5e-324, "5e-324"),
             (f64::MAX, "1.7976931348623157e+308"),
             (9007199254740993.0, "9007199254740992.0"),
+            (9999999999999998.0, "9999999999999998.0"),
+            (-0.000123, "-0.000123"),
+            (-0.0000123, "-1.23e-05"),
+            (12345678901234567.0, "1.2345678901234568e+16"),
         ] {
             let mut out = Vec::new();
             write_float(value, &mut out);

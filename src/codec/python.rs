@@ -4,13 +4,15 @@ use super::build::Fault;
 use super::frames::Splitter;
 use super::python_build::Objects;
 use super::python_protobuf::Walk;
-use super::python_walk::{write, Unwritable};
+use super::python_walk::{write, Unwritable, Written};
 use super::schema::{Described, Schema};
-use super::{json, msgpack, protobuf};
+use super::write::Emit;
+use super::{json, msgpack, protobuf, python_quick};
 use crate::error::Error;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 fn unreadable(fault: Fault) -> PyErr {
@@ -20,6 +22,8 @@ fn unreadable(fault: Fault) -> PyErr {
     }
     .into()
 }
+
+const LONGEST_EXPECTED: usize = 256 * 1024;
 
 enum Format {
     Json,
@@ -46,6 +50,8 @@ impl Format {
 #[pyclass(frozen, module = "fastcrew_async._core")]
 pub struct Codec {
     schema: Schema,
+    /// About how long the next document may be: as long as the last one, where that was not very long.
+    expected: AtomicUsize,
     names: Vec<Vec<Py<PyString>>>,
 }
 
@@ -66,7 +72,11 @@ impl Codec {
                     .collect()
             })
             .collect();
-        Ok(Self { schema, names })
+        Ok(Self {
+            schema,
+            expected: AtomicUsize::new(0),
+            names,
+        })
     }
 
     fn encode<'py>(
@@ -76,10 +86,10 @@ impl Codec {
         format: &str,
         max_bytes: usize,
     ) -> PyResult<Bound<'py, PyBytes>> {
-        let mut out = Vec::with_capacity(1024);
+        let mut out = Vec::with_capacity(1024 + self.expected.load(Ordering::Relaxed));
         let written = match Format::named(format)? {
-            Format::Json => write(document, &mut json::Writer(&mut out), max_bytes, 0),
-            Format::Msgpack => write(document, &mut msgpack::Writer(&mut out), max_bytes, 0),
+            Format::Json => either(document, &mut json::Writer(&mut out), max_bytes),
+            Format::Msgpack => either(document, &mut msgpack::Writer(&mut out), max_bytes),
             Format::Protobuf => {
                 let mut walk = Walk {
                     schema: &self.schema,
@@ -91,7 +101,11 @@ impl Codec {
             }
         };
         match written {
-            Ok(()) => Ok(PyBytes::new(py, &out)),
+            Ok(()) => {
+                self.expected
+                    .store(out.len().min(LONGEST_EXPECTED), Ordering::Relaxed);
+                Ok(PyBytes::new(py, &out))
+            }
             Err(error) => Err(encode_error(&error)),
         }
     }
@@ -126,6 +140,15 @@ impl Codec {
             (Err(fault), None) => Err(unreadable(*fault)),
         }
     }
+}
+
+/// The quick way where it will do, otherwise the one that holds what it reads.
+fn either<E: Emit>(document: &Bound<'_, PyDict>, out: &mut E, max_bytes: usize) -> Written<()> {
+    if python_quick::write(document, out, max_bytes) {
+        return Ok(());
+    }
+    out.clear();
+    write(document, out, max_bytes, 0)
 }
 
 fn encode_error(error: &Unwritable) -> PyErr {

@@ -15,23 +15,32 @@ static KEYS: Mutex<Keys> = Mutex::new(Keys {
 const SLOTS: usize = 512;
 const LONGEST: usize = 32;
 
-type Kept = (Box<[u8]>, Py<PyString>);
+/// Length and ends of a key, which are all of it where it has sixteen bytes at most; the key; the object for it.
+type Kept = (Ends, Box<[u8]>, Py<PyString>);
+type Ends = (usize, u64, u64);
 
 struct Keys {
     slots: [Option<Kept>; SLOTS],
 }
 
-/// Where a key is kept: by its length, its beginning and its end.
 #[inline]
-fn slot_of(text: &[u8]) -> usize {
-    let mut ends = [0u8; 16];
-    let count = text.len().min(8);
-    ends[..count].copy_from_slice(&text[..count]);
-    ends[8..8 + count].copy_from_slice(&text[text.len() - count..]);
-    let value = u128::from_le_bytes(ends);
-    let mixed = (value as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-        ^ ((value >> 64) as u64).wrapping_mul(0xc2b2_ae3d_27d4_eb4f)
-        ^ text.len() as u64;
+fn ends_of(text: &[u8]) -> Ends {
+    let word = |bytes: &[u8; 8]| u64::from_le_bytes(*bytes);
+    if let (Some(first), Some(last)) = (text.first_chunk(), text.last_chunk()) {
+        return (text.len(), word(first), word(last));
+    }
+    let short = text
+        .iter()
+        .fold(0, |word, &byte| word << 8 | u64::from(byte));
+    (text.len(), short, 0)
+}
+
+/// Where a key is kept.
+#[inline]
+fn slot_of((length, first, last): Ends) -> usize {
+    let mixed = first.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        ^ last.wrapping_mul(0xc2b2_ae3d_27d4_eb4f)
+        ^ length as u64;
     (mixed >> 23) as usize % SLOTS
 }
 
@@ -195,17 +204,18 @@ impl<'py> Build for Objects<'py> {
         if text.len() > LONGEST || self.keys.is_none() {
             return self.new_text(text);
         }
-        let slot = slot_of(text);
+        let ends = ends_of(text);
+        let slot = slot_of(ends);
         if let Some(keys) = &self.keys {
-            if let Some((kept, object)) = &keys.slots[slot] {
-                if **kept == *text {
+            if let Some((kept, name, object)) = &keys.slots[slot] {
+                if *kept == ends && (text.len() <= 16 || **name == *text) {
                     return Ok(object.bind(self.py).clone().into_any());
                 }
             }
         }
         let made = self.new_text(text)?;
         if let (Some(keys), Ok(string)) = (&mut self.keys, made.cast::<PyString>()) {
-            keys.slots[slot] = Some((text.into(), string.clone().unbind()));
+            keys.slots[slot] = Some((ends, text.into(), string.clone().unbind()));
         }
         Ok(made)
     }

@@ -276,41 +276,18 @@ pub fn write<E: Emit>(
     max_bytes: usize,
     depth: usize,
 ) -> Written<()> {
+    if let Ok(text) = value.cast_exact::<PyString>() {
+        return write_text(text, out, max_bytes);
+    }
+    if let Ok(dict) = value.cast_exact::<PyDict>() {
+        return write_map(dict, out, max_bytes, depth);
+    }
     if out.len() > max_bytes {
         return too_large(max_bytes);
     }
     match plain(value)? {
-        Plain::Text(text) => {
-            let text = utf8(text)?;
-            if text.len() > max_bytes - out.len() {
-                return too_large(max_bytes);
-            }
-            out.text(text);
-        }
-        Plain::Map(dict) => {
-            if depth >= DEEPEST {
-                return too_deep();
-            }
-            let length = dict.len();
-            let mut count = 0;
-            out.map(length);
-            for (key, value) in Entries::of(&dict) {
-                let key = key_of(&key)?;
-                let key = utf8(key)?;
-                if key.len() > max_bytes.saturating_sub(out.len()) {
-                    return too_large(max_bytes);
-                }
-                out.key(key, count == 0, length == 1);
-                if let Err(error) = write(&value, out, max_bytes, depth + 1) {
-                    return within_key(Err(error), key);
-                }
-                count += 1;
-            }
-            if count != length {
-                return changed();
-            }
-            out.end_map();
-        }
+        Plain::Text(text) => write_text(text, out, max_bytes)?,
+        Plain::Map(dict) => write_map(&dict, out, max_bytes, depth)?,
         Plain::List(list) => {
             if depth >= DEEPEST {
                 return too_deep();
@@ -359,5 +336,45 @@ pub fn write<E: Emit>(
     if out.len() > max_bytes {
         return too_large(max_bytes);
     }
+    Ok(())
+}
+
+#[inline]
+fn write_text<E: Emit>(text: &Bound<'_, PyString>, out: &mut E, max_bytes: usize) -> Written<()> {
+    let text = utf8(text)?;
+    if text.len() > max_bytes.saturating_sub(out.len()) {
+        return too_large(max_bytes);
+    }
+    out.text(text);
+    Ok(())
+}
+
+fn write_map<E: Emit>(
+    dict: &Bound<'_, PyDict>,
+    out: &mut E,
+    max_bytes: usize,
+    depth: usize,
+) -> Written<()> {
+    if depth >= DEEPEST {
+        return too_deep();
+    }
+    let length = dict.len();
+    let mut count = 0;
+    out.map(length);
+    for (key, value) in Entries::of(dict) {
+        let key = utf8(key_of(&key)?)?;
+        if key.len() > max_bytes.saturating_sub(out.len()) {
+            return too_large(max_bytes);
+        }
+        out.key(key, count == 0, length == 1);
+        if let Err(error) = write(&value, out, max_bytes, depth + 1) {
+            return within_key(Err(error), key);
+        }
+        count += 1;
+    }
+    if count != length {
+        return changed();
+    }
+    out.end_map();
     Ok(())
 }

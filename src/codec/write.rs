@@ -8,6 +8,7 @@ pub trait Emit {
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
+    fn clear(&mut self);
     fn null(&mut self);
     fn bool(&mut self, value: bool);
     fn int(&mut self, value: i64);

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import random
-from datetime import datetime, timedelta, timezone
+from contextlib import suppress
+from datetime import datetime, timedelta, timezone, tzinfo
 from typing import Any
 
 import pytest
@@ -110,6 +111,25 @@ def test_a_document_that_contains_itself_is_refused(codec: Any, format: str) -> 
     value.append(value)
     with pytest.raises(EncodeError, match="see that it does not contain itself"):
         codec.encode(around(value), format, BOUND)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_code_that_runs_meanwhile_may_change_the_document(codec: Any, format: str) -> None:
+    inner: dict[str, Any] = {"a": 1}
+    outer: dict[str, Any] = {"inner": inner}
+
+    class Zone(tzinfo):
+        def utcoffset(self, when: Any) -> timedelta:
+            outer.clear()
+            inner.clear()
+            inner.update({str(number): bytearray(9) for number in range(100)})
+            return timedelta()
+
+    inner.update({"at": datetime(2026, 1, 1, tzinfo=Zone()), "b": ["x"] * 10})
+    outer["more"] = ["y"] * 10
+    with suppress(EncodeError):
+        codec.encode(around(outer), format, BOUND)
+    assert outer == {}
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -99,7 +99,7 @@ def _write_list(value: list[Any], out: Any, depth: int) -> None:
 def _write_dict(value: dict[Any, Any], out: Any, depth: int) -> None:
     check_depth(depth)
     out("{")
-    for index, (given, item) in enumerate(value.items()):
+    for index, (given, item) in enumerate(list(value.items())):
         key = key_of(given)
         if index:
             out(",")

@@ -64,7 +64,7 @@ def _write(given: Any, out: bytearray, depth: int) -> None:
     else:
         check_depth(depth)
         out += bytes([0x80 | len(value)]) if len(value) < 16 else _head(None, 0xDE, 0xDF, len(value))
-        for given_key, item in value.items():
+        for given_key, item in list(value.items()):
             key = key_of(given_key)
             _write_text(key, out)
             try:

@@ -111,7 +111,7 @@ class _Writer:
                 except Fault as error:
                     raise error.within_key(field.name) from None
         unknown = b""
-        for given, item in found.items():
+        for given, item in list(found.items()):
             key = key_of(given)
             utf8(key)
             if key in written:
@@ -147,7 +147,7 @@ class _Writer:
             return _bytes(number, self._value(value, depth))
         if kind == "map":
             check_depth(depth)
-            return b"".join(self._entry(number, key_of(key), item, depth + 1) for key, item in value.items())
+            return b"".join(self._entry(number, key_of(key), item, depth + 1) for key, item in list(value.items()))
         return _bytes(number, self.record(value, kind, depth))
 
     def _entry(self, number: int, key: str, item: Any, depth: int) -> bytes:
@@ -178,7 +178,7 @@ class _Writer:
             return _bytes(_DATETIME, value.isoformat().encode())
         check_depth(depth)
         if isinstance(value, dict):
-            entries = (self._entry(1, key_of(key), item, depth + 1) for key, item in value.items())
+            entries = (self._entry(1, key_of(key), item, depth + 1) for key, item in list(value.items()))
             return _bytes(_MAP, b"".join(entries))
         out = bytearray()
         for index, item in enumerate(value):
