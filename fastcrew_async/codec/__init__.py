@@ -91,7 +91,7 @@ def decode_as(cls: type[_T], data: bytes, format: Format) -> _T:
 
 def made(kind: str, body: dict[str, Any]) -> Any:
     """The object for a body of plain values."""
-    return bodies.made(kind, body, {})
+    return bodies.made(kind, dict(body), {})
 
 
 def unknown(document: Any) -> Unknown:

@@ -12,7 +12,6 @@ from fastcrew_async.messages import EPOCH, AgentMessage, RunPart, RunState, time
 
 CLASSES: dict[str, type] = {"agent_message": AgentMessage, "run_state": RunState, "run_part": RunPart}
 _PLAIN = (str, dict, list, tuple, bool, int, float, bytes, datetime, type(None))
-_LISTS = ("messages", "tool_calls", "outputs", "events")
 
 
 def body_of(document: Any) -> tuple[str, Any, Unknown | None]:
@@ -31,7 +30,7 @@ def body_of(document: Any) -> tuple[str, Any, Unknown | None]:
 
 
 def made(kind: str, body: Any, around: dict[str, Any]) -> Any:
-    """The object for a body, which keeps what this release does not know.
+    """The object for a body, which is used up; it keeps what this release does not know.
 
     Raises:
         DecodeError: a field has a value of a wrong type.
@@ -45,7 +44,7 @@ def made(kind: str, body: Any, around: dict[str, Any]) -> Any:
         from fastcrew_async.codec import crewai
 
         return crewai.made(kind, body, around)
-    document, unknown = make(dict(body))
+    document, unknown = make(body)
     if unknown or around:
         document._unknown = Unknown(unknown, around)
     return document
@@ -75,13 +74,14 @@ def _message_body(message: AgentMessage) -> dict[str, Any]:
 
 
 def _message(body: dict[str, Any]) -> tuple[AgentMessage, dict[str, Any]]:
+    kind, take = "agent_message", body.pop
     message = AgentMessage.__new__(AgentMessage)
-    message.id = _taken(body, "agent_message", "id", str, "")
-    message.sender = _taken(body, "agent_message", "sender", str, "")
-    message.recipient = _taken(body, "agent_message", "recipient", str, None)
-    message.content = body.pop("content", "")
-    message.timestamp = _time(body, "agent_message", "timestamp") or EPOCH
-    message.metadata = _taken(body, "agent_message", "metadata", dict, None) or {}
+    message.id = value if type(value := take("id", "")) is str else _checked(kind, "id", value, str, "")
+    message.sender = value if type(value := take("sender", "")) is str else _checked(kind, "sender", value, str, "")
+    message.recipient = _checked(kind, "recipient", take("recipient", None), str, None)
+    message.content = take("content", "")
+    message.timestamp = _time(kind, "timestamp", take("timestamp", None)) or EPOCH
+    message.metadata = _checked(kind, "metadata", take("metadata", None), dict, None) or {}
     message._unknown = None
     return message, body
 
@@ -91,14 +91,21 @@ def _state_body(state: RunState, lists: bool = True) -> dict[str, Any]:
     if state.started_at is not None:
         body["started_at"] = state.started_at.isoformat()
     body["seconds"] = float(state.seconds)
-    for name in ("inputs", *_LISTS, "usage", "metadata") if lists else ("inputs", "usage", "metadata"):
-        value = getattr(state, name)
-        if value:
-            body[name] = value
+    if state.inputs:
+        body["inputs"] = state.inputs
     if lists:
-        for name in ("outputs", "events"):
-            if any(type(item) is not dict for item in body.get(name, ())):
-                body[name] = [plain_part(item) for item in body[name]]
+        if state.messages:
+            body["messages"] = state.messages
+        if state.tool_calls:
+            body["tool_calls"] = state.tool_calls
+        if state.outputs:
+            body["outputs"] = [plain_part(item) for item in state.outputs]
+        if state.events:
+            body["events"] = [plain_part(item) for item in state.events]
+    if state.usage:
+        body["usage"] = state.usage
+    if state.metadata:
+        body["metadata"] = state.metadata
     if state.error is not None:
         body["error"] = state.error
     if state._unknown is not None:
@@ -112,16 +119,21 @@ def plain_part(item: Any) -> Any:
 
 
 def _state(body: dict[str, Any]) -> tuple[RunState, dict[str, Any]]:
+    kind, take = "run_state", body.pop
     state = RunState.__new__(RunState)
-    for name in ("id", "crew", "status"):
-        setattr(state, name, _taken(body, "run_state", name, str, ""))
-    state.started_at = _time(body, "run_state", "started_at")
-    state.seconds = float(_taken(body, "run_state", "seconds", (float, int), 0.0))
-    for name in ("inputs", "usage", "metadata"):
-        setattr(state, name, _taken(body, "run_state", name, dict, None) or {})
-    for name in _LISTS:
-        setattr(state, name, _taken(body, "run_state", name, list, None) or [])
-    state.error = _taken(body, "run_state", "error", str, None)
+    state.id = value if type(value := take("id", "")) is str else _checked(kind, "id", value, str, "")
+    state.crew = value if type(value := take("crew", "")) is str else _checked(kind, "crew", value, str, "")
+    state.status = value if type(value := take("status", "")) is str else _checked(kind, "status", value, str, "")
+    state.started_at = _time(kind, "started_at", take("started_at", None))
+    state.seconds = float(_checked(kind, "seconds", take("seconds", None), (float, int), 0.0))
+    state.inputs = _checked(kind, "inputs", take("inputs", None), dict, None) or {}
+    state.messages = _checked(kind, "messages", take("messages", None), list, None) or []
+    state.tool_calls = _checked(kind, "tool_calls", take("tool_calls", None), list, None) or []
+    state.usage = _checked(kind, "usage", take("usage", None), dict, None) or {}
+    state.outputs = _checked(kind, "outputs", take("outputs", None), list, None) or []
+    state.events = _checked(kind, "events", take("events", None), list, None) or []
+    state.error = _checked(kind, "error", take("error", None), str, None)
+    state.metadata = _checked(kind, "metadata", take("metadata", None), dict, None) or {}
     state._unknown = None
     return state, body
 
@@ -143,7 +155,7 @@ def _part_body(part: RunPart) -> dict[str, Any]:
 def _part(body: dict[str, Any]) -> tuple[RunPart, dict[str, Any]]:
     for name in ("header", "message", "tool_call", "output", "event", "end"):
         if name in body:
-            value = _taken(body, "run_part", name, dict, {})
+            value = _checked("run_part", name, body.pop(name), dict, {})
             return RunPart(name, made("run_state", value, {}) if name == "header" else value), body
     raise DecodeError(f"a part of a run that this release does not know: {', '.join(body)[:200] or 'it is empty'}")
 
@@ -155,19 +167,20 @@ _MAKERS: dict[str, Callable[[dict[str, Any]], tuple[Any, dict[str, Any]]]] = {
 }
 
 
-def _taken(body: dict[str, Any], kind: str, name: str, of: type | tuple[type, ...], default: Any) -> Any:
-    """The field, out of the body; `default` where it is missing or null."""
-    value = body.pop(name, None)
+def _checked(kind: str, name: str, value: Any, of: type | tuple[type, ...], default: Any) -> Any:
+    """The value of a field; `default` where it is missing or null."""
     if value is None:
         return default
+    if type(value) is of:
+        return value
     if not isinstance(value, of) or type(value) is bool:
         wanted = of.__name__ if isinstance(of, type) else "a number"
         raise DecodeError(f"{kind}.{name} must be {wanted}, not {type(value).__name__}")
     return value
 
 
-def _time(body: dict[str, Any], kind: str, name: str) -> datetime | None:
-    text = _taken(body, kind, name, str, None)
+def _time(kind: str, name: str, value: Any) -> datetime | None:
+    text = _checked(kind, name, value, str, None)
     if text is None:
         return None
     try:
