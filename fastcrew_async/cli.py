@@ -16,11 +16,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from fastcrew_async.memory import commands
+
 if TYPE_CHECKING:
     from fastcrew_async.demo.compare import Outcome
     from fastcrew_async.doctor import Report
 
 app = typer.Typer(help="CrewAI crews on the event loop.", no_args_is_help=True, add_completion=False)
+app.add_typer(commands.app, name="memory")
 console = Console()
 
 

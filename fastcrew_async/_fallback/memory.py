@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from fastcrew_async._fallback import store
+from fastcrew_async._fallback import store, words
 from fastcrew_async._fallback.bridge import Awaitable
 from fastcrew_async._fallback.runtime import Runtime
 from fastcrew_async._fallback.segments import PRIVATE, Entry, Segment, capacity
@@ -20,6 +20,7 @@ from fastcrew_async.errors import DatabaseOpenError
 
 _FORMAT = 1
 _MOST_DIMENSIONS = 65_536
+_FUSED, _RANK = 100, 60
 _SCHEMA = """
 CREATE TABLE scope (id INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE, records INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE name (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);
@@ -138,6 +139,29 @@ class Memories:
 
     def search_sync(self, metric: str, vector: bytes, wanted: Wanted, limit: int, least: float) -> Any:
         return self._now(self._reading(self._searching(metric, vector, wanted, limit, least)))
+
+    def by_words(
+        self, text: str, method: str, stemmed: bool, near: tuple[str, bytes] | None, wanted: Wanted, limit: int
+    ) -> Awaitable[Any]:
+        return self._later(self._reading(self._worded(text, method, stemmed, near, wanted, limit)))
+
+    def by_words_sync(
+        self, text: str, method: str, stemmed: bool, near: tuple[str, bytes] | None, wanted: Wanted, limit: int
+    ) -> Any:
+        return self._now(self._reading(self._worded(text, method, stemmed, near, wanted, limit)))
+
+    def compact(self, base: int, first: int, most: int) -> Awaitable[int | None]:
+        return self._later(self._writing(lambda connection: self._compact(connection, base, first, most)))
+
+    def compact_sync(self, base: int, first: int, most: int) -> int | None:
+        moved: int | None = self._now(self._writing(lambda connection: self._compact(connection, base, first, most)))
+        return moved
+
+    def sizes(self) -> Awaitable[Any]:
+        return self._later(self._reading(self._sizes))
+
+    def sizes_sync(self) -> Any:
+        return self._now(self._reading(self._sizes))
 
     def delete(
         self,
@@ -366,29 +390,113 @@ class Memories:
     def _search(
         self, connection: sqlite3.Connection, metric: str, query: array[float], wanted: Wanted, limit: int, least: float
     ) -> Any:
+        score = _NEARNESS[metric][1]
+        found = ((row, score(near)) for row, near in self._nearest(connection, metric, query, wanted))
+        return self._records(connection, ((row, reached) for row, reached in found if reached >= least), limit)
+
+    def _nearest(
+        self, connection: sqlite3.Connection, metric: str, query: array[float], wanted: Wanted
+    ) -> list[tuple[int, float]]:
+        """All rows that are wanted, the nearest first."""
         stored = _setting(connection, "dim")
         if stored and stored != len(query):
             raise _mismatch(stored, len(query))
         takes = _filter(connection, wanted)
-        if not stored or takes is None or limit <= 0:
+        if not stored or takes is None:
             return []
         next_slot = _setting(connection, "next_slot")
-        nearness, score = _NEARNESS[metric]
+        nearness = _NEARNESS[metric][0]
         best: dict[int, float] = {}
-        segments = self._segments(connection)
-        for segment in segments:
+        for segment in self._segments(connection):
             for _, entry, vector in segment.living(next_slot):
                 if takes(entry.row, entry.scope, entry.source, bool(entry.flags & PRIVATE), entry.created):
                     best[entry.row] = nearness(query, vector)
+        return sorted(best.items(), key=lambda match: (-match[1], match[0]))
+
+    def _records(self, connection: sqlite3.Connection, best: Iterable[tuple[int, float]], limit: int) -> Any:
+        segments = self._segments(connection)
         found: list[Any] = []
-        for row in sorted(best, key=lambda row: (-best[row], row)):
-            reached = score(best[row])
-            if len(found) == limit or reached < least:
+        for row, score in best:
+            if len(found) >= limit:
                 break
             record = connection.execute(f"{_COLUMNS} WHERE r.row = ?", (row,)).fetchone()
-            if record is not None:
-                found.append((self._told(record, segments), reached))
+            if record is not None:  # the slot of a row that is gone is not always marked
+                found.append((self._told(record, segments), score))
         return found
+
+    def _worded(
+        self, text: str, method: str, stemmed: bool, near: tuple[str, bytes] | None, wanted: Wanted, limit: int
+    ) -> Act:
+        if near is not None:
+            _finite(array("f", near[1]), "the query's vector")
+
+        def look(connection: sqlite3.Connection) -> Any:
+            takes = _filter(connection, wanted)
+            if takes is None or limit <= 0:
+                return []
+            deep = limit if near is None else max(limit * 4, _FUSED)
+            best = words.rank(connection, text, method, stemmed, takes, deep)
+            if near is not None:
+                rows = [row for row, _ in self._nearest(connection, near[0], array("f", near[1]), wanted)[:deep]]
+                best = _fused(rows, [row for row, _ in best])
+            return self._records(connection, best, limit)
+
+        return look
+
+    def _compact(self, connection: sqlite3.Connection, base: int, first: int, most: int) -> int | None:
+        """Move up to ``most`` vectors out of a segment; gives where to go on, or None when it was empty and is gone."""
+        segments = self._segments(connection)
+        segment = next((segment for segment in segments if segment.base == base), None)
+        if segment is None:
+            return None
+        if segment == segments[-1]:
+            raise ValueError("the last segment is being written to: it is compacted when it is full")
+        moved, at = 0, first
+        for slot, entry, vector in segment.living(_setting(connection, "next_slot")):
+            if slot - base < first:
+                continue
+            if moved == most:
+                break
+            at = slot - base + 1
+            if _column(connection, "SELECT slot FROM record WHERE row = ?", entry.row) == [slot]:
+                self._append(connection, entry, vector.tobytes())
+                moved += 1
+        if moved:
+            return at
+        if first:
+            return 0
+        # The file of a segment that is gone is removed by the next process that opens the folder.
+        connection.execute("DELETE FROM segment WHERE base = ?", (base,))
+        connection.execute("DELETE FROM gone WHERE number <= (SELECT max(number) FROM gone) - 100000")
+        return None
+
+    def _sizes(self, connection: sqlite3.Connection) -> tuple[Any, ...]:
+        next_slot = _setting(connection, "next_slot")
+        each = []
+        size = 0
+        for segment in self._segments(connection):
+            used = min(max(next_slot - segment.base, 0), segment.capacity)
+            living = sum(
+                _column(connection, "SELECT slot FROM record WHERE row = ?", entry.row) == [slot]
+                for slot, entry, _ in segment.living(next_slot)
+            )
+            each.append((segment.base, used, used - living))
+            size += used * (40 + segment.dim * 5)
+        slots, dead = sum(used for _, used, _ in each), sum(gone for _, _, gone in each)
+        (pages,), (free,), (page,) = (
+            connection.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "freelist_count", "page_size")
+        )
+        (records,) = connection.execute("SELECT count(*) FROM record").fetchone()
+        return (records, _setting(connection, "dim"), slots, dead, pages * page, free * page, size, each)
+
+
+def _fused(near: list[int], by_word: list[int]) -> list[tuple[int, float]]:
+    """Reciprocal rank fusion; 1 where both rankings put a row first."""
+    scores: dict[int, float] = {}
+    for ranking in (near, by_word):
+        for place, row in enumerate(ranking):
+            scores[row] = scores.get(row, 0.0) + (_RANK + 1) / (_RANK + 1 + place) / 2
+    return sorted(scores.items(), key=lambda match: (-match[1], match[0]))
 
 
 def _dot(a: array[float], b: array[float]) -> float:

@@ -6,6 +6,7 @@ memory is made, on the loop where it is made there: milliseconds of disk and thr
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from copy import deepcopy
@@ -14,9 +15,21 @@ from typing import Any
 from crewai.memory.storage.factory import resolve_memory_storage
 from crewai.memory.unified_memory import Memory
 
+_OURS = "fastcrew_async.memory.store"
+_KEYS = ("OPENAI_API_KEY", "EMBEDDINGS_OPENAI_API_KEY")  # of CrewAI's default embedder
+
 
 def unopened(memory: Memory, stock: Callable[[], None]) -> None:
-    """``Memory.model_post_init``, which is `stock`, with a store that is opened later."""
+    """``Memory.model_post_init``, which is `stock`, with a store that is opened later, and, where nothing is there that
+    could embed, with search by words."""
+    _with_store(memory, stock)
+    if memory.embedder is None and type(memory._storage).__module__ == _OURS and not any(map(os.environ.get, _KEYS)):
+        from fastcrew_async.memory.words import WordEmbedder
+
+        memory._embedder_instance = WordEmbedder()
+
+
+def _with_store(memory: Memory, stock: Callable[[], None]) -> None:
     given = memory.storage
     if not isinstance(given, str) or given == "qdrant-edge":
         stock()

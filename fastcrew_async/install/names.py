@@ -249,6 +249,7 @@ NAMES = (
     "crewai.memory.unified_memory:Memory._background_encode_batch",
     "crewai.memory.unified_memory:Memory._config",
     "crewai.memory.unified_memory:Memory._embedder",
+    "crewai.memory.unified_memory:Memory._embedder_instance",
     "crewai.memory.unified_memory:Memory._encode_batch",
     "crewai.memory.unified_memory:Memory._llm",
     "crewai.memory.unified_memory:Memory._on_save_done",

@@ -9,13 +9,18 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, TypeAlias
 
 from crewai.memory.types import MemoryRecord
+from pydantic import PrivateAttr
 
 from fastcrew_async.memory import tags
+from fastcrew_async.memory.words import unwrapped
 
 Incoming: TypeAlias = "tuple[Any, ...]"
 Outgoing: TypeAlias = "tuple[Any, ...]"
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_PLAIN = (str, int, float, bool, type(None))
+_quoted = json.encoder.encode_basestring_ascii
+_UTC_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_EPOCH = datetime(1970, 1, 1)
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -26,29 +31,42 @@ def incoming(record: MemoryRecord) -> Incoming:
         TypeError: its metadata cannot be told in JSON, or a number of its vector is none.
         ValueError: a text of it holds a lone surrogate, which no file can hold.
     """
-    metadata = json.dumps(record.metadata)
+    identity, scope, source, categories = record.id, record.scope, record.source, record.categories
+    metadata, values = _metadata(record.metadata)
     created = record.created_at
-    for name in ("id", "content", "scope", "source"):
-        _check_text(name, getattr(record, name), record.id)
-    for category in record.categories:
-        _check_text("a category", category, record.id)
+    for name, text in (("id", identity), ("content", record.content), ("scope", scope), ("source", source)):
+        if text is not None and not text.isascii():
+            _check_text(name, text, identity)
+    for category in categories:
+        if not category.isascii():
+            _check_text("a category", category, identity)
+    embedding: Sequence[float] = () if record.embedding is None else record.embedding
+    if len(embedding):
+        _, embedding = unwrapped(embedding)
     return (
-        record.id,
+        identity,
         record.content,
-        record.scope,
-        json.dumps(record.categories),
+        scope,
+        f"[{', '.join(map(_quoted, categories))}]",
         metadata,
-        tags.of_record(record.categories, json.loads(metadata)),
+        tags.of_record(categories, values),
         float(record.importance),
         (created.isoformat(), microseconds(created), record.last_accessed.isoformat()),
-        (record.source or None, bool(record.private)),
-        vector(record.embedding) if record.embedding is not None and len(record.embedding) else None,
+        (source or None, bool(record.private)),
+        vector(embedding) if len(embedding) else None,
     )
 
 
-def _check_text(name: str, text: str | None, record_id: Any) -> None:
-    if text is None or text.isascii():
-        return
+def _metadata(given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The metadata in JSON, and as it is after that."""
+    if not given:
+        return "{}", given
+    text = json.dumps(given)
+    plain = all(type(key) is str and type(value) in _PLAIN for key, value in given.items())
+    return text, given if plain else json.loads(text)
+
+
+def _check_text(name: str, text: str, record_id: Any) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -58,22 +76,80 @@ def _check_text(name: str, text: str | None, record_id: Any) -> None:
         ) from None
 
 
+class StoredRecord(MemoryRecord):
+    """A record of the store. Its vector becomes a list of numbers when somebody looks at it: that list costs more than
+    all the rest of a search. It is equal to a ``MemoryRecord`` of the same content, and told as one."""
+
+    _packed: bytes | None = PrivateAttr(default=None)
+
+    def __getattr__(self, name: str) -> Any:
+        if name != "embedding":
+            return super().__getattr__(name)  # type: ignore[misc]
+        packed = self._packed
+        found = self.__dict__["embedding"] = None if packed is None else numbers(packed)
+        return found
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) not in (MemoryRecord, StoredRecord):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in _FIELDS)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __iter__(self) -> Any:
+        self._unpack()
+        return super().__iter__()
+
+    def __copy__(self) -> StoredRecord:
+        self._unpack()
+        return super().__copy__()
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> StoredRecord:
+        self._unpack()
+        return super().__deepcopy__(memo)
+
+    def __reduce__(self) -> Any:
+        return _constructed, ({name: getattr(self, name) for name in _FIELDS},)
+
+    def __repr_name__(self) -> str:
+        return "MemoryRecord"
+
+    def _unpack(self) -> None:
+        self.embedding  # noqa: B018
+
+
+def _constructed(values: dict[str, Any]) -> MemoryRecord:
+    return MemoryRecord.model_construct(**values)
+
+
+_FIELDS = tuple(MemoryRecord.model_fields)
+_new, _set = StoredRecord.__new__, object.__setattr__
+
+
 def outgoing(row: Outgoing) -> MemoryRecord:
     """A row as a record; it was validated when it was made."""
-    identity, content, scope, categories, metadata, importance, created, accessed, source, private, embedding = row
-    return MemoryRecord.model_construct(
-        id=identity,
-        content=content,
-        scope=scope,
-        categories=json.loads(categories),
-        metadata=json.loads(metadata),
-        importance=importance,
-        created_at=moment(created),
-        last_accessed=moment(accessed),
-        embedding=None if embedding is None else numbers(embedding),
-        source=source,
-        private=private,
-    )
+    identity, content, scope, categories, metadata, importance, created, accessed, source, private, packed = row
+    record = _new(StoredRecord)
+    values = {
+        "id": identity,
+        "content": content,
+        "scope": scope,
+        "categories": [] if categories == "[]" else json.loads(categories),
+        "metadata": {} if metadata == "{}" else json.loads(metadata),
+        "importance": importance,
+        "created_at": moment(created),
+        "last_accessed": moment(accessed),
+        "source": source,
+        "private": private,
+    }
+    if packed is None:
+        values["embedding"] = None
+    # As pydantic's model_construct does, for the fields of this one class.
+    _set(record, "__dict__", values)
+    _set(record, "__pydantic_fields_set__", set(_FIELDS))
+    _set(record, "__pydantic_extra__", None)
+    _set(record, "__pydantic_private__", {"_packed": packed})
+    return record
 
 
 def vector(embedding: Iterable[float]) -> bytes:
@@ -90,12 +166,12 @@ def numbers(embedding: bytes) -> list[float]:
 
 def moment(text: str) -> datetime:
     """A time as it was saved."""
-    return datetime.fromisoformat(text.replace("Z", "+00:00"))
+    return datetime.fromisoformat(text.replace("Z", "+00:00") if text.endswith("Z") else text)
 
 
 def microseconds(time: datetime) -> int:
     """Since 1970; a time without a zone is taken for UTC, as CrewAI's are."""
-    return ((time if time.tzinfo else time.replace(tzinfo=timezone.utc)) - _EPOCH) // _MICROSECOND
+    return (time - (_UTC_EPOCH if time.tzinfo else _EPOCH)) // _MICROSECOND
 
 
 def wanted(

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -24,18 +24,31 @@ from fastcrew_async import runtime
 from fastcrew_async._native import Memories, Runtime
 from fastcrew_async.errors import ForkedProcessError
 from fastcrew_async.memory import rows
+from fastcrew_async.memory.words import WordEmbedder, unwrapped
 
 __all__ = ["MemoryStats", "MemoryStore"]
 
 Metric: TypeAlias = Literal["cosine", "dot", "euclid"]
+Method: TypeAlias = Literal["bm25", "tfidf"]
 Matches: TypeAlias = "list[tuple[MemoryRecord, float]]"
 
 _METRICS = ("cosine", "dot", "euclid")
 
 
 class MemoryStats(NamedTuple):
-    """Counts of a store, and of what this process wrote to it."""
+    """The sizes of a store, and counts of what this process wrote to it."""
 
+    records: int
+    dimensions: int
+    """Of its vectors; 0 where there was none yet."""
+    slots: int
+    """Places for vectors that were used, and how many of these belong to records that are gone."""
+    dead_slots: int
+    records_bytes: int
+    """Of the file of records, and what of it is free."""
+    free_bytes: int
+    vectors_bytes: int
+    """Of the slots that were used."""
     queued: int
     """Writes that wait for the writer."""
     writes: int
@@ -91,6 +104,7 @@ class MemoryStore:
         metric: How near two vectors are. ``"cosine"`` and ``"euclid"`` score ``1 / (1 + squared distance)``, as
             CrewAI's own store does, the cosine of the vectors made 1 long; ``"dot"`` scores
             ``1 / (1 + exp(-product))``.
+        stemmed: Whether searches by words take English words by their stems (Porter's): "saved" finds "saving".
         readers: How many searches and listings run at once.
         busy_timeout: Seconds to wait for a store that another process is writing to.
 
@@ -108,6 +122,7 @@ class MemoryStore:
         path: str | os.PathLike[str] | None = None,
         *,
         metric: Metric = "cosine",
+        stemmed: bool = True,
         readers: int = 4,
         busy_timeout: float = 30.0,
     ) -> None:
@@ -122,6 +137,7 @@ class MemoryStore:
             raise ValueError(f"path must be the path of a folder, not {path!r}")
         self._path = os.path.normpath(name) if os.path.isabs(name) else os.path.abspath(name)
         self._metric = metric
+        self._stemmed = bool(stemmed)
         self._settings = (readers, float(busy_timeout))
         self._folder: _Folder | None = None
 
@@ -211,10 +227,14 @@ class MemoryStore:
             newer_than: A record was created then or later.
             older_than: A record was created before.
         """
-        query = rows.vector(query_embedding)
         visible_to = None if include_private else source or ""
         asked = rows.wanted(_prefix(scope_prefix), categories, metadata_filter, visible_to, newer_than, older_than)
-        return _matches(self._core().search_sync(self._metric, query, asked, max(limit, 0), min_score))
+        text, vector = unwrapped(query_embedding)
+        if text is None:
+            query = rows.vector(vector)
+            return _matches(self._core().search_sync(self._metric, query, asked, max(limit, 0), min_score))
+        found = self._core().by_words_sync(*self._worded(text, vector, "tfidf", asked, limit))
+        return [match for match in _matches(found) if match[1] >= min_score]
 
     async def asearch(
         self,
@@ -231,10 +251,67 @@ class MemoryStore:
         older_than: datetime | None = None,
     ) -> Matches:
         """The async twin of ``search``."""
-        query = rows.vector(query_embedding)
         visible_to = None if include_private else source or ""
         asked = rows.wanted(_prefix(scope_prefix), categories, metadata_filter, visible_to, newer_than, older_than)
-        return _matches(await self._core().search(self._metric, query, asked, max(limit, 0), min_score))
+        text, vector = unwrapped(query_embedding)
+        if text is None:
+            query = rows.vector(vector)
+            return _matches(await self._core().search(self._metric, query, asked, max(limit, 0), min_score))
+        found = await self._core().by_words(*self._worded(text, vector, "tfidf", asked, limit))
+        return [match for match in _matches(found) if match[1] >= min_score]
+
+    def search_words(
+        self,
+        text: str,
+        scope_prefix: str | None = None,
+        categories: Sequence[str] | None = None,
+        metadata_filter: dict[str, Any] | None = None,
+        limit: int = 10,
+        *,
+        method: Method = "bm25",
+        embedding: Sequence[float] = (),
+        source: str | None = None,
+        include_private: bool = True,
+        newer_than: datetime | None = None,
+        older_than: datetime | None = None,
+    ) -> Matches:
+        """The records that have words of ``text``, the best first; the filters are those of ``search``.
+
+        Args:
+            text: Words. There is no query language: what other engines take for operators is words, or blanks.
+            method: ``"bm25"`` (k1 1.2, b 0.75, ``ln(1 + (N - n + 0.5) / (n + 0.5))``, which is never negative), or
+                ``"tfidf"``: the cosine of the words' weights, from 0 to 1, 1 for a text of the same words.
+            embedding: A vector to be near to as well. The two rankings are fused by their reciprocal ranks (constant
+                60), and the score is 1 where both put a record first.
+        """
+        visible_to = None if include_private else source or ""
+        asked = rows.wanted(_prefix(scope_prefix), categories, metadata_filter, visible_to, newer_than, older_than)
+        return _matches(self._core().by_words_sync(*self._worded(text, embedding, method, asked, limit)))
+
+    async def asearch_words(
+        self,
+        text: str,
+        scope_prefix: str | None = None,
+        categories: Sequence[str] | None = None,
+        metadata_filter: dict[str, Any] | None = None,
+        limit: int = 10,
+        *,
+        method: Method = "bm25",
+        embedding: Sequence[float] = (),
+        source: str | None = None,
+        include_private: bool = True,
+        newer_than: datetime | None = None,
+        older_than: datetime | None = None,
+    ) -> Matches:
+        """The async twin of ``search_words``."""
+        visible_to = None if include_private else source or ""
+        asked = rows.wanted(_prefix(scope_prefix), categories, metadata_filter, visible_to, newer_than, older_than)
+        return _matches(await self._core().by_words(*self._worded(text, embedding, method, asked, limit)))
+
+    def embedder(self, embedder: Callable[[list[str]], Any] | None = None) -> WordEmbedder:
+        """What ``Memory(embedder=...)`` takes for search by words, without any provider of embeddings; with
+        ``embedder``, by words and by its vectors."""
+        return WordEmbedder(embedder)
 
     def delete(
         self,
@@ -337,9 +414,42 @@ class MemoryStore:
         if folder := self._leave():
             await folder.core.close()
 
+    def compact(self, slice_size: int = 256) -> int:
+        """Give the places of deleted vectors back, in slices of so many vectors, between which others write; tells how
+        many files were removed. A file is rewritten when a fifth of it is gone, but for the one that is written to."""
+        removed = 0
+        for base in _fragmented(self._core().sizes_sync()):
+            at: int | None = 0
+            while at is not None:
+                at = self._core().compact_sync(base, at, slice_size)
+            removed += 1
+        return removed
+
+    async def acompact(self, slice_size: int = 256) -> int:
+        """The async twin of ``compact``."""
+        removed = 0
+        for base in _fragmented(await self._core().sizes()):
+            at: int | None = 0
+            while at is not None:
+                at = await self._core().compact(base, at, slice_size)
+            removed += 1
+        return removed
+
     def stats(self) -> MemoryStats:
-        """Counts of the store."""
-        return MemoryStats(*self._core().writes())
+        """Sizes and counts of the store."""
+        core = self._core()
+        return MemoryStats._make([*core.sizes_sync()[:-1], *core.writes()])
+
+    async def astats(self) -> MemoryStats:
+        """The async twin of ``stats``."""
+        core = self._core()
+        sizes = await core.sizes()
+        return MemoryStats._make([*sizes[:-1], *core.writes()])
+
+    def _worded(self, text: str, vector: Sequence[float], method: str, asked: Any, limit: int) -> tuple[Any, ...]:
+        near = (self._metric, rows.vector(vector)) if len(vector) else None
+        text = text.encode(errors="replace").decode()  # a lone surrogate is no word
+        return text, method, self._stemmed, near, asked, max(limit, 0)
 
     def _core(self) -> Memories:
         folder = self._folder
@@ -408,6 +518,12 @@ def _doomed(
 def _reset(scope_prefix: str | None) -> tuple[Any, Any, Any, bool]:
     prefix = _prefix(scope_prefix)
     return None, None, None if prefix is None else (prefix, f"{prefix}/\uffff"), True
+
+
+def _fragmented(sizes: Any) -> list[int]:
+    """The segments that compaction rewrites."""
+    *_, segments = sizes
+    return [base for base, used, dead in segments[:-1] if used and dead * 5 >= used]
 
 
 def _one(row: rows.Outgoing | None) -> MemoryRecord | None:

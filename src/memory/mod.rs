@@ -5,22 +5,25 @@
 
 mod filter;
 mod kernels;
+mod porter;
 #[cfg(feature = "extension-module")]
 mod python;
 mod records;
 mod search;
 mod segments;
+mod words;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use rusqlite::Connection;
 
-use self::records::{told, Done};
+use self::filter::Filter;
+use self::records::{told, Done, Fault};
 use self::search::{nearest, Query};
 use self::segments::Segments;
 use crate::bridge::value::Value;
@@ -31,9 +34,17 @@ use crate::store::{Durability, Hook, Options, Store, Task, Work};
 pub use python::PyMemories;
 pub use records::{Record, Wanted};
 pub use search::Metric;
+pub use words::Method;
+use words::Words;
 
 /// How the dimensions of a vector are bounded: the sums of the codes must fit 32 bits.
 pub const MOST_DIMENSIONS: usize = 65_536;
+
+/// How many of each ranking are fused, at least, and the constant of reciprocal rank fusion.
+const FUSED: usize = 100;
+const RANK: f64 = 60.0;
+/// How often a read begins anew because a segment was removed under it.
+const MOST_TRIES: usize = 10;
 
 type Answer = Result<Value, Error>;
 
@@ -42,6 +53,8 @@ pub struct Memories {
     store: Store,
     segments: Arc<Segments>,
     created: Arc<AtomicBool>,
+    /// By word, and by stem.
+    words: Arc<[RwLock<Words>; 2]>,
 }
 
 /// Which records a deletion names.
@@ -73,6 +86,7 @@ impl Memories {
             store,
             segments,
             created: Arc::default(),
+            words: Arc::new([false, true].map(|stemmed| RwLock::new(Words::new(stemmed)))),
         })
     }
 
@@ -93,7 +107,7 @@ impl Memories {
 
     fn read<F>(&self, look: F) -> Result<impl Future<Output = Answer> + Send + 'static, Error>
     where
-        F: FnOnce(&Connection, &Segments) -> Done<Value> + Send + 'static,
+        F: Fn(&Connection, &Segments) -> Done<Value> + Send + 'static,
     {
         // Reads need the tables; the first task of a process makes sure of them.
         let opening = if self.created.load(Relaxed) {
@@ -104,11 +118,19 @@ impl Memories {
         let segments = Arc::clone(&self.segments);
         let looking = self.store.look(move |connection| {
             told(connection, || {
-                // One transaction: the rows are as they were when the slots were counted.
-                let snapshot = connection.unchecked_transaction()?;
-                let found = look(connection, &segments);
-                snapshot.finish()?;
-                found
+                let mut tries = 0;
+                loop {
+                    // One transaction: the rows are as they were when the slots were counted.
+                    let snapshot = connection.unchecked_transaction()?;
+                    let found = look(connection, &segments);
+                    snapshot.finish()?;
+                    tries += 1;
+                    match found {
+                        // A compaction has removed a segment of this moment; a later moment has its vectors elsewhere.
+                        Err(Fault::Removed(_)) if tries < MOST_TRIES => {}
+                        found => return found,
+                    }
+                }
             })
         })?;
         Ok(async move {
@@ -143,7 +165,7 @@ impl Memories {
         check(&record)?;
         let written = self.write(move |connection, segments| {
             let rows = records::rows_of_ids(connection, &[record[0].id.clone()])?;
-            let slots = records::remove(connection, &rows)?;
+            let slots = records::remove(connection, segments, &rows)?;
             records::insert(connection, segments, &record)?;
             Ok(slots_value(slots))
         })?;
@@ -156,7 +178,7 @@ impl Memories {
         &self,
         doomed: Doomed,
     ) -> Result<impl Future<Output = Answer> + Send + 'static, Error> {
-        let written = self.write(move |connection, _| {
+        let written = self.write(move |connection, segments| {
             let rows = match &doomed {
                 Doomed::All { forget } => {
                     let count = records::clear(connection, *forget)?;
@@ -177,7 +199,7 @@ impl Memories {
                 }
                 Doomed::Between(from, until) => records::rows_between(connection, from, until)?,
             };
-            let slots = records::remove(connection, &rows)?;
+            let slots = records::remove(connection, segments, &rows)?;
             let unique: BTreeSet<i64> = rows.into_iter().collect();
             Ok(Value::Tuple(vec![
                 Value::Int(unique.len() as i64),
@@ -299,13 +321,11 @@ impl Memories {
             };
             let open = records::open_segments(connection, segments)?;
             let next_slot = records::setting(connection, "next_slot")? as u64;
-            let query = Query::new(metric, vector);
+            let query = Query::new(metric, vector.clone());
             // A few more than wanted, for hints that turn out to be stale.
             let mut want = limit.saturating_add(8);
             loop {
-                let hits = nearest(&open, next_slot, &query, &filter, want);
-                let all = hits.len() < want;
-                let mut stale = false;
+                let (hits, all) = nearest(&open, next_slot, &query, &filter, want);
                 for hit in hits {
                     let score = metric.score(hit.nearness);
                     if found.len() == limit || score < least {
@@ -313,23 +333,119 @@ impl Memories {
                     }
                     match records::by_row(connection, &open, hit.row)? {
                         Some(record) => found.push(Value::Tuple(vec![record, Value::Float(score)])),
-                        None => {
-                            stale = true;
-                            segments.bury(hit.slot);
-                        }
+                        None => segments.bury(hit.slot),
                     }
                 }
-                if found.len() == limit || all && !stale {
-                    return Ok(Value::List(found));
-                }
-                if all {
-                    // Everything there is has been looked at; what was stale has no row.
+                if found.len() == limit || all {
                     return Ok(Value::List(found));
                 }
                 found.clear();
                 want = want.saturating_mul(2);
             }
         })
+    }
+
+    /// The records that have words of a text, the best first; with a vector, by both, fused by reciprocal ranks.
+    pub fn by_words(
+        &self,
+        text: String,
+        method: Method,
+        stemmed: bool,
+        near: Option<(Metric, Vec<f32>)>,
+        wanted: Wanted,
+        limit: usize,
+    ) -> Result<impl Future<Output = Answer> + Send + 'static, Error> {
+        if let Some((_, vector)) = &near {
+            finite(vector, "the query's vector")?;
+        }
+        let words = Arc::clone(&self.words);
+        self.read(move |connection, segments| {
+            let Some(filter) = records::filter(connection, &wanted)?.filter(|_| limit > 0) else {
+                return Ok(Value::List(Vec::new()));
+            };
+            // More than are wanted: what one ranking puts low the other may put high.
+            let deep = if near.is_some() {
+                limit.saturating_mul(4).max(FUSED)
+            } else {
+                limit
+            };
+            let by_word = ranked(
+                &words[usize::from(stemmed)],
+                connection,
+                &text,
+                method,
+                &filter,
+                deep,
+            )?;
+            let open = records::open_segments(connection, segments)?;
+            let best = match &near {
+                None => by_word,
+                Some((metric, vector)) => {
+                    let stored = records::setting(connection, "dim")? as usize;
+                    if stored != 0 && stored != vector.len() {
+                        return Err(Error::Dimension {
+                            stored,
+                            given: vector.len(),
+                        }
+                        .into());
+                    }
+                    let next_slot = records::setting(connection, "next_slot")? as u64;
+                    let hits = if stored == 0 {
+                        Vec::new()
+                    } else {
+                        nearest(
+                            &open,
+                            next_slot,
+                            &Query::new(*metric, vector.clone()),
+                            &filter,
+                            deep,
+                        )
+                        .0
+                    };
+                    fused(
+                        &hits.iter().map(|hit| hit.row).collect::<Vec<_>>(),
+                        &by_word,
+                    )
+                }
+            };
+            let mut found = Vec::new();
+            for (row, score) in best {
+                if found.len() == limit {
+                    break;
+                }
+                // The index may have followed a later moment than this reader sees, and a slot may be stale.
+                if let Some(record) = records::by_row(connection, &open, row)? {
+                    found.push(Value::Tuple(vec![record, Value::Float(score)]));
+                }
+            }
+            Ok(Value::List(found))
+        })
+    }
+
+    /// One slice of compaction: moves up to `most` vectors out of the segment at `base`, beginning at its slot `from`. Gives
+    /// the slot to go on at, or None when the segment was empty and is gone.
+    pub fn compact(
+        &self,
+        base: u64,
+        from: usize,
+        most: usize,
+    ) -> Result<impl Future<Output = Answer> + Send + 'static, Error> {
+        let written = self.write(move |connection, segments| {
+            let next = records::move_slice(connection, segments, base, from, most)?;
+            Ok(next.map_or(Value::None, |next| Value::Int(next as i64)))
+        })?;
+        let segments = Arc::clone(&self.segments);
+        Ok(async move {
+            let next = written.await?;
+            if next == Value::None {
+                segments.remove(base);
+            }
+            Ok(next)
+        })
+    }
+
+    pub fn sizes(&self) -> Result<impl Future<Output = Answer> + Send + 'static, Error> {
+        self.read(records::sizes)
     }
 
     pub fn close(&self) -> impl Future<Output = Answer> + Send + 'static {
@@ -353,6 +469,39 @@ fn prepare(connection: &Connection, segments: &Segments, created: &AtomicBool) -
         created.store(true, Relaxed);
     }
     Ok(())
+}
+
+fn ranked(
+    words: &RwLock<Words>,
+    connection: &Connection,
+    text: &str,
+    method: Method,
+    filter: &Filter,
+    want: usize,
+) -> Done<Vec<(i64, f64)>> {
+    {
+        let index = words.read().unwrap_or_else(PoisonError::into_inner);
+        if index.is_current(connection)? {
+            return Ok(index.rank(text, method, filter, want));
+        }
+    }
+    let mut index = words.write().unwrap_or_else(PoisonError::into_inner);
+    index.follow(connection)?;
+    Ok(index.rank(text, method, filter, want))
+}
+
+/// Reciprocal rank fusion; 1 where both rankings put a row first.
+fn fused(near: &[i64], by_word: &[(i64, f64)]) -> Vec<(i64, f64)> {
+    let mut scores: HashMap<i64, f64> = HashMap::new();
+    let rankings = [near.to_vec(), by_word.iter().map(|(row, _)| *row).collect()];
+    for ranking in rankings {
+        for (place, row) in ranking.into_iter().enumerate() {
+            *scores.entry(row).or_default() += (RANK + 1.0) / (RANK + 1.0 + place as f64) / 2.0;
+        }
+    }
+    let mut best: Vec<(i64, f64)> = scores.into_iter().collect();
+    best.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+    best
 }
 
 fn slots_list(slots: Vec<u64>) -> Value {

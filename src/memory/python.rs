@@ -7,7 +7,7 @@ use std::time::Duration;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 
-use super::{Doomed, Memories, Metric, Record, Wanted};
+use super::{Doomed, Memories, Method, Metric, Record, Wanted};
 use crate::bridge::awaitable::Awaitable;
 use crate::bridge::value::Value;
 use crate::error::Error;
@@ -138,11 +138,13 @@ macro_rules! operations {
         impl PyMemories {
             $(
                 $(#[$text])*
+                #[allow(clippy::too_many_arguments)]
                 fn $name(&self, py: Python<'_>, $($argument: $type),*) -> PyResult<Awaitable> {
                     let begin: fn(&Memories, $($type),*) -> PyResult<_> = $begin;
                     self.later(py, Ok(begin(self.memories()?, $($argument),*)?))
                 }
 
+                #[allow(clippy::too_many_arguments)]
                 fn $sync(&self, py: Python<'_>, $($argument: $type),*) -> PyResult<Py<PyAny>> {
                     let begin: fn(&Memories, $($type),*) -> PyResult<_> = $begin;
                     self.now(py, Ok(begin(self.memories()?, $($argument),*)?))
@@ -183,6 +185,21 @@ operations! {
         |memories, metric, vector, wanted, limit, least| {
             Ok(memories.search(metric_of(&metric)?, numbers(&vector), wanted, limit, least)?)
         };
+    by_words by_words_sync (
+        text: String,
+        method: String,
+        stemmed: bool,
+        near: Option<(String, PyBackedBytes)>,
+        wanted: Wanted,
+        limit: usize
+    ) |memories, text, method, stemmed, near, wanted, limit| {
+        let near = near.map(|(metric, vector)| Ok::<_, Error>((metric_of(&metric)?, numbers(&vector)))).transpose()?;
+        let method = Method::of(&method)
+            .ok_or_else(|| Error::Invalid(format!("method must be \"bm25\" or \"tfidf\", not {method:?}")))?;
+        Ok(memories.by_words(text, method, stemmed, near, wanted, limit)?)
+    };
+    compact compact_sync (base: u64, first: usize, most: usize) |memories, base, first, most| Ok(memories.compact(base, first, most)?);
+    sizes sizes_sync () |memories| Ok(memories.sizes()?);
     delete delete_sync (
         ids: Option<Vec<String>>,
         wanted: Option<(Wanted, Option<String>)>,

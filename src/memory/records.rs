@@ -3,13 +3,13 @@
 //! A row is never changed but for `accessed` and `slot`, and its number never used again: an update is a new row. So what
 //! others keep by row number (the words, the vectors) is right for as long as the row exists.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use rusqlite::{params, Connection, OptionalExtension, Row};
 
 use super::filter::{Filter, Members};
-use super::segments::{capacity, slot, Entry, Segment, Segments, PRIVATE};
+use super::segments::{capacity, slot, Entry, Segment, Segments, DEAD, PRIVATE};
 use crate::bridge::value::Value;
 use crate::error::{DatabaseErrorKind as Kind, Error};
 use crate::store::failure::failure;
@@ -43,6 +43,8 @@ INSERT INTO setting VALUES ('dim', 0), ('next_slot', 0);
 pub enum Fault {
     Sql(rusqlite::Error),
     Ours(Error),
+    /// A segment's file is not there.
+    Removed(Error),
 }
 
 impl From<rusqlite::Error> for Fault {
@@ -63,7 +65,7 @@ pub type Done<T> = Result<T, Fault>;
 pub fn told<T>(connection: &Connection, act: impl FnOnce() -> Done<T>) -> Result<T, Error> {
     act().map_err(|fault| match fault {
         Fault::Sql(error) => failure(connection.path().unwrap_or_default().as_ref(), &error),
-        Fault::Ours(error) => error,
+        Fault::Ours(error) | Fault::Removed(error) => error,
     })
 }
 
@@ -175,16 +177,17 @@ pub fn insert(connection: &Connection, segments: &Segments, records: &[Record]) 
         }
     }
     let mut run = Vec::new();
+    let mut known = Known::default();
     for record in records {
         let tags = record
             .tags
             .iter()
-            .map(|tag| name(connection, tag))
+            .map(|tag| known.name(connection, tag))
             .collect::<Done<Vec<_>>>()?;
-        let scope = scope(connection, &record.scope)?;
+        let scope = known.scope(connection, &record.scope)?;
         let source = match record.source.as_deref() {
             None | Some("") => 0,
-            Some(source) => name(connection, &format!("s{source}"))?,
+            Some(source) => known.name(connection, &format!("s{source}"))?,
         };
         let packed: Vec<u8> = tags.iter().flat_map(|tag| tag.to_le_bytes()).collect();
         connection
@@ -193,15 +196,26 @@ pub fn insert(connection: &Connection, segments: &Segments, records: &[Record]) 
                  categories, metadata, content) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
             )?
             .execute(params![
-                record.id, scope, record.created, record.created_at, record.accessed, record.importance, source, record.private, packed, record.categories, record.metadata,
+                record.id,
+                scope,
+                record.created,
+                record.created_at,
+                record.accessed,
+                record.importance,
+                source,
+                record.private,
+                packed,
+                record.categories,
+                record.metadata,
                 record.content
             ])?;
         let row = connection.last_insert_rowid();
-        count(connection, scope, &tags, 1)?;
+        *known.records.entry(scope).or_default() += 1;
         let mut tag_row =
             connection.prepare_cached("INSERT OR IGNORE INTO tagged (tag, row) VALUES (?1, ?2)")?;
         for tag in tags {
             tag_row.execute([tag, row])?;
+            *known.uses.entry((scope, tag)).or_default() += 1;
         }
         if let Some(vector) = &record.vector {
             let flags = if record.private { PRIVATE } else { 0 };
@@ -221,7 +235,53 @@ pub fn insert(connection: &Connection, segments: &Segments, records: &[Record]) 
             }
         }
     }
+    known.count(connection)?;
     append(connection, segments, &mut run)
+}
+
+/// The names and scopes that a save has met, and what it adds to their counts.
+#[derive(Default)]
+struct Known {
+    names: HashMap<String, i64>,
+    scopes: HashMap<String, i64>,
+    records: HashMap<i64, i64>,
+    uses: HashMap<(i64, i64), i64>,
+}
+
+impl Known {
+    fn name(&mut self, connection: &Connection, text: &str) -> Done<i64> {
+        if let Some(id) = self.names.get(text) {
+            return Ok(*id);
+        }
+        let id = name(connection, text)?;
+        self.names.insert(text.to_owned(), id);
+        Ok(id)
+    }
+
+    fn scope(&mut self, connection: &Connection, path: &str) -> Done<i64> {
+        if let Some(id) = self.scopes.get(path) {
+            return Ok(*id);
+        }
+        let id = scope(connection, path)?;
+        self.scopes.insert(path.to_owned(), id);
+        Ok(id)
+    }
+
+    fn count(&self, connection: &Connection) -> Done<()> {
+        let mut records =
+            connection.prepare_cached("UPDATE scope SET records = records + ?2 WHERE id = ?1")?;
+        for (scope, by) in &self.records {
+            records.execute([scope, by])?;
+        }
+        let mut uses = connection.prepare_cached(
+            "INSERT INTO scope_tag (scope, tag, uses) VALUES (?1, ?2, ?3) \
+             ON CONFLICT DO UPDATE SET uses = uses + excluded.uses",
+        )?;
+        for ((scope, tag), by) in &self.uses {
+            uses.execute([scope, tag, by])?;
+        }
+        Ok(())
+    }
 }
 
 /// Writes vectors to the next slots and tells their rows.
@@ -265,23 +325,12 @@ pub fn append(
     Ok(())
 }
 
-fn count(connection: &Connection, scope: i64, tags: &[i64], by: i64) -> Done<()> {
-    connection
-        .prepare_cached("UPDATE scope SET records = records + ?2 WHERE id = ?1")?
-        .execute([scope, by])?;
-    let mut use_tag = connection.prepare_cached(
-        "INSERT INTO scope_tag (scope, tag, uses) VALUES (?1, ?2, ?3) \
-         ON CONFLICT DO UPDATE SET uses = uses + excluded.uses",
-    )?;
-    for tag in tags {
-        use_tag.execute([scope, *tag, by])?;
-    }
-    Ok(())
-}
-
 /// Removes rows; gives the slots of their vectors.
-pub fn remove(connection: &Connection, rows: &[i64]) -> Done<Vec<u64>> {
+pub fn remove(connection: &Connection, segments: &Segments, rows: &[i64]) -> Done<Vec<u64>> {
+    // Open, so that they can be marked.
+    open_segments(connection, segments)?;
     let mut slots = Vec::new();
+    let mut known = Known::default();
     for &row in rows {
         let found = connection
             .prepare_cached("DELETE FROM record WHERE row = ?1 RETURNING scope, tags, slot")?
@@ -300,17 +349,19 @@ pub fn remove(connection: &Connection, rows: &[i64]) -> Done<Vec<u64>> {
             .chunks_exact(8)
             .map(|eight| i64::from_le_bytes(eight.try_into().expect("a chunk of eight")))
             .collect();
-        count(connection, scope, &tags, -1)?;
+        *known.records.entry(scope).or_default() -= 1;
         let mut untag =
             connection.prepare_cached("DELETE FROM tagged WHERE tag = ?1 AND row = ?2")?;
         for tag in tags {
             untag.execute([tag, row])?;
+            *known.uses.entry((scope, tag)).or_default() -= 1;
         }
         connection
             .prepare_cached("INSERT INTO gone (row) VALUES (?1)")?
             .execute([row])?;
         slots.extend(slot.map(|slot| slot as u64));
     }
+    known.count(connection)?;
     Ok(slots)
 }
 
@@ -466,14 +517,21 @@ pub fn open_segments(connection: &Connection, segments: &Segments) -> Done<Vec<A
     let listed = list_segments(connection)?;
     let kept: BTreeSet<u64> = listed.iter().map(|(base, ..)| *base).collect();
     segments.keep_only(&kept, false);
-    let opened = listed
-        .into_iter()
-        .map(|(base, capacity, dim)| segments.get(base, capacity, dim));
-    Ok(opened.collect::<Result<_, _>>()?)
+    let opened = listed.into_iter().map(|(base, capacity, dim)| {
+        segments.get(base, capacity, dim).map_err(|error| {
+            if segments.has(base) {
+                Fault::Ours(error)
+            } else {
+                Fault::Removed(error)
+            }
+        })
+    });
+    opened.collect()
 }
 
+// CROSS JOIN: the records lead, whatever the planner thinks of the few scopes.
 const COLUMNS: &str = "SELECT r.id, r.content, s.path, r.categories, r.metadata, r.importance, r.created, r.accessed, \
-                       n.text, r.private, r.slot FROM record r JOIN scope s ON s.id = r.scope \
+                       n.text, r.private, r.slot FROM record r CROSS JOIN scope s ON s.id = r.scope \
                        LEFT JOIN name n ON n.id = r.source ";
 
 /// A row as Python gets it; the vector is bytes or None.
@@ -505,13 +563,7 @@ fn vector(segments: &[Arc<Segment>], slot: u64) -> Value {
     else {
         return Value::None;
     };
-    let numbers = segment.vector((slot - segment.base) as usize);
-    Value::Bytes(
-        numbers
-            .iter()
-            .flat_map(|number| number.to_le_bytes())
-            .collect(),
-    )
+    Value::Bytes(segment.numbers((slot - segment.base) as usize).to_vec())
 }
 
 pub fn by_row(connection: &Connection, vectors: &[Arc<Segment>], row: i64) -> Done<Option<Value>> {
@@ -640,4 +692,86 @@ pub fn counted(connection: &Connection, prefix: Option<&str>) -> Done<i64> {
         "SELECT coalesce(sum(records), 0) FROM scope WHERE path >= ?1 AND path < ?2",
     )?;
     Ok(statement.query_row([from, until], |row| row.get(0))?)
+}
+
+/// Moves up to `most` vectors of a segment to new slots, beginning at its slot `from`; gives the slot to go on at. None:
+/// a whole turn has found none left, the segment is gone. The old slots stay as they are, for who reads an earlier moment.
+pub fn move_slice(
+    connection: &Connection,
+    segments: &Segments,
+    base: u64,
+    from: usize,
+    most: usize,
+) -> Done<Option<usize>> {
+    let listed = list_segments(connection)?;
+    let next_slot = setting(connection, "next_slot")? as u64;
+    let Some(place) = listed.iter().position(|(first, ..)| *first == base) else {
+        return Ok(None);
+    };
+    if place == listed.len() - 1 {
+        let text = "the last segment is being written to: it is compacted when it is full";
+        return Err(Error::Invalid(text.into()).into());
+    }
+    let (_, capacity, dim) = listed[place];
+    let segment = segments.get(base, capacity, dim)?;
+    let mut run = Vec::new();
+    let mut at = from;
+    while at < segment.used(next_slot) && run.len() < most {
+        let entry = segment.entry(at);
+        let slot = (base + at as u64) as i64;
+        let live = entry.flags & DEAD == 0
+            && connection
+                .prepare_cached("SELECT 1 FROM record WHERE row = ?1 AND slot = ?2")?
+                .exists([entry.row, slot])?;
+        if live {
+            let codes = segment.codes(at).to_vec();
+            run.push((entry, codes, segment.vector(at).to_vec()));
+        }
+        at += 1;
+    }
+    if !run.is_empty() {
+        append(connection, segments, &mut run)?;
+        return Ok(Some(at));
+    }
+    if from > 0 {
+        return Ok(Some(0));
+    }
+    connection.execute("DELETE FROM segment WHERE base = ?1", [base as i64])?;
+    connection.execute(
+        "DELETE FROM gone WHERE number <= (SELECT max(number) FROM gone) - 100000",
+        [],
+    )?;
+    Ok(None)
+}
+
+/// `(records, dimensions, slots, dead slots, [(base, slots, dead)], bytes of records, of that free, bytes of vectors)`.
+pub fn sizes(connection: &Connection, segments: &Segments) -> Done<Value> {
+    let next_slot = setting(connection, "next_slot")? as u64;
+    let (mut slots, mut dead, mut bytes) = (0, 0, 0);
+    let mut each = Vec::new();
+    for segment in open_segments(connection, segments)? {
+        let used = segment.used(next_slot);
+        let gone = (0..used)
+            .filter(|index| segment.entry(*index).flags & DEAD != 0)
+            .count();
+        slots += used as i64;
+        dead += gone as i64;
+        bytes += (used * segment.slot_bytes()) as i64;
+        let place = [segment.base as i64, used as i64, gone as i64];
+        each.push(Value::Tuple(place.map(Value::Int).to_vec()));
+    }
+    let pragma = |name: &str| connection.query_row(name, [], |row| row.get::<_, i64>(0));
+    let page = pragma("PRAGMA page_size")?;
+    let numbers = [
+        total(connection)?,
+        setting(connection, "dim")?,
+        slots,
+        dead,
+        pragma("PRAGMA page_count")? * page,
+        pragma("PRAGMA freelist_count")? * page,
+        bytes,
+    ];
+    let mut told = numbers.map(Value::Int).to_vec();
+    told.push(Value::List(each));
+    Ok(Value::Tuple(told))
 }

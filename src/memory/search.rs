@@ -178,14 +178,15 @@ impl Pass {
     }
 }
 
-/// The `want` nearest of what `filter` takes, the nearest first, and of equals the one saved first.
+/// The `want` nearest of what `filter` takes, the nearest first, and of equals the one saved first; and whether these
+/// are all there are. They may be fewer than `want` and not all: what compaction moves stands in two slots for a while.
 pub fn nearest(
     segments: &[Arc<Segment>],
     next_slot: u64,
     query: &Query,
     filter: &Filter,
     want: usize,
-) -> Vec<Hit> {
+) -> (Vec<Hit>, bool) {
     let dim = query.vector.len();
     let total: usize = segments
         .iter()
@@ -216,7 +217,7 @@ pub fn nearest(
         }
         pass
     });
-    let bar = pass.bar;
+    let (bar, all) = (pass.bar, pass.lower.len() < want);
     pass.found.retain(|(upper, ..)| *upper >= bar);
     let mut hits: Vec<Hit> = pass
         .found
@@ -234,8 +235,7 @@ pub fn nearest(
         })
         .collect();
     hits.sort_by(|a, b| b.nearness.total_cmp(&a.nearness).then(a.row.cmp(&b.row)));
-    // A vector that compaction is moving stands in two slots for a moment.
     hits.dedup_by_key(|hit| hit.row);
     hits.truncate(want);
-    hits
+    (hits, all)
 }

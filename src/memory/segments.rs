@@ -134,10 +134,20 @@ impl Segment {
     }
 
     pub fn vector(&self, index: usize) -> &[f32] {
-        let at = Self::vectors_at(self.capacity, self.dim) as usize + index * self.dim * 4;
-        let bytes = &self.map[at..at + self.dim * 4];
+        let bytes = self.numbers(index);
         // SAFETY: the region begins on a page, so every number is aligned; any bits are an f32.
         unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), self.dim) }
+    }
+
+    /// A vector as bytes.
+    pub fn numbers(&self, index: usize) -> &[u8] {
+        let at = Self::vectors_at(self.capacity, self.dim) as usize + index * self.dim * 4;
+        &self.map[at..at + self.dim * 4]
+    }
+
+    /// Bytes that a slot takes.
+    pub fn slot_bytes(&self) -> usize {
+        ENTRY + self.dim * 5
     }
 
     /// Writes slots in a row, of which `first` is the first; the index counts within the segment.
@@ -236,6 +246,11 @@ impl Segments {
         Ok(segment)
     }
 
+    /// Whether a segment's file is there.
+    pub fn has(&self, base: u64) -> bool {
+        self.path(base).exists()
+    }
+
     /// A new segment. A file of its name is what a transaction left that was rolled back.
     pub fn create(&self, base: u64, capacity: u64, dim: usize) -> Result<Arc<Segment>, Error> {
         let path = self.path(base);
@@ -276,6 +291,13 @@ impl Segments {
         if let Some(segment) = segment {
             let _ = segment.bury((slot - segment.base) as usize);
         }
+    }
+
+    /// Removes a segment that is in no table any more. Who reads it still keeps its map.
+    pub fn remove(&self, base: u64) {
+        lock(&self.open).remove(&base);
+        // Where it cannot be removed, as on Windows while it is mapped, the next process to open the folder does it.
+        let _ = fs::remove_file(self.path(base));
     }
 
     /// What was written is on disk when this returns.

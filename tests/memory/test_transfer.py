@@ -1,0 +1,67 @@
+"""Memories from and to elsewhere."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from crewai.memory.storage.lancedb_storage import LanceDBStorage
+from typer.testing import CliRunner
+
+from fastcrew_async.cli import app
+from fastcrew_async.memory.store import MemoryStore
+from fastcrew_async.memory.transfer import export_jsonl, import_jsonl, import_lancedb
+from tests.memory.records import record, unit
+
+RECORDS = [
+    record(n, embedding=unit(n), scope=f"/s{n % 2}", categories=["c"], metadata={"n": n}, source="ann", private=n == 1)
+    for n in range(5)
+] + [record(5)]
+
+
+def test_a_lancedb_folder_is_copied_once(tmp_path: Path) -> None:
+    LanceDBStorage(tmp_path / "lance", compact_every=0).save(RECORDS)
+    store = MemoryStore(tmp_path / "m")
+    store.save([RECORDS[3]])
+    assert import_lancedb(store, tmp_path / "lance") == 5
+    assert import_lancedb(store, tmp_path / "lance") == 0
+    assert sorted(store.list_records(), key=lambda found: found.id) == [
+        one.model_copy(update={"embedding": pytest.approx(one.embedding, abs=1e-6) if one.embedding else None})
+        for one in RECORDS
+    ]
+    with pytest.raises(FileNotFoundError, match="holds no LanceDB table 'memories'"):
+        import_lancedb(store, tmp_path)
+    store.close()
+
+
+def test_json_lines_go_out_and_come_back(tmp_path: Path) -> None:
+    store, copy = MemoryStore(tmp_path / "a"), MemoryStore(tmp_path / "b")
+    store.save(RECORDS)
+    file = io.StringIO()
+    assert export_jsonl(store, file) == 6
+    assert import_jsonl(copy, io.StringIO(file.getvalue())) == 6
+    assert import_jsonl(copy, io.StringIO(file.getvalue())) == 0
+    assert copy.list_records() == store.list_records()
+    with pytest.raises(ValueError, match="line 2 is not a record"):
+        import_jsonl(copy, io.StringIO('\n{"scope": "/"}\n'))
+    store.close()
+    copy.close()
+
+
+def test_the_commands(tmp_path: Path) -> None:
+    run = CliRunner().invoke
+    folder = str(tmp_path / "m")
+    store = MemoryStore(folder)
+    store.save(RECORDS)
+    store.close()
+    assert "r3" in run(app, ["memory", "search", "thought 3", "--path", folder, "--limit", "1"]).output
+    assert "records        6" in run(app, ["memory", "stats", "--path", folder]).output
+    assert run(app, ["memory", "compact", "--path", folder]).output == "0 files removed\n"
+    lines = run(app, ["memory", "export", "--path", folder, "--scope", "/s1"]).output
+    assert len(lines.splitlines()) == 2
+    (tmp_path / "lines").write_text(lines)
+    other = str(tmp_path / "other")
+    assert "2 records imported" in run(app, ["memory", "import", str(tmp_path / "lines"), "--path", other]).output
+    assert run(app, ["memory", "import", str(tmp_path / "none"), "--path", other]).exit_code == 2
+    assert run(app, ["memory", "stats", "--path", str(tmp_path / "none")]).exit_code == 2
