@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
 from fastcrew_async.errors import ToolRecursionError
@@ -44,6 +45,16 @@ class CallFrame:
                     raise ToolRecursionError(
                         f"{name} is called with the same arguments as further up the chain: {self._shown()}"
                     )
+
+    def __del__(self) -> None:
+        # Frames that only this one has held go one after another: Python 3.13 takes 10,000 of them inside each other
+        # apart before it looks at the native stack, which may be a small one.
+        parent: CallFrame | None = getattr(self, "_parent", None)
+        while parent is not None:
+            self._parent = None
+            if sys.getrefcount(parent) > 2:  # held by others than this variable and the call's argument
+                return
+            parent._parent, parent = None, parent._parent
 
     def end(self) -> None:
         """The call is over: what it has left running (a task of its own) is not nested in it any more."""
