@@ -177,6 +177,22 @@ class RunPart(_Document):
     _unknown: codec.Unknown | None = field(default=None, init=False, repr=False, compare=False)
 
 
+def calls_in(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The calls of tools that these messages tell of, each with its result where a later message has it."""
+    results = {said.get("tool_call_id"): said.get("content") for said in messages if said.get("role") == "tool"}
+    calls = []
+    for said in messages:
+        for given in said.get("tool_calls") or ():
+            if not isinstance(given, dict):  # an object of a provider's own
+                continue
+            function = given.get("function") or {}
+            call = {"id": given.get("id"), "name": function.get("name"), "arguments": function.get("arguments")}
+            if call["id"] in results:
+                call["result"] = results[call["id"]]
+            calls.append(call)
+    return calls
+
+
 def _check(name: str, value: object, kind: type | tuple[type, ...]) -> None:
     if not isinstance(value, kind):
         wanted = kind.__name__ if isinstance(kind, type) else "a number"

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from crewai.crews.crew_output import CrewOutput
 
-from fastcrew_async.messages import RunState
+from fastcrew_async.messages import RunState, calls_in
 
 Status = Literal["running", "done", "failed", "timed out", "cancelled"]
 
@@ -60,8 +60,8 @@ class Run:
         return (self._ended or time.monotonic()) - self._began
 
     def state(self) -> RunState:
-        """What it holds now, as a document: see :mod:`fastcrew_async.codec`. The outputs of its tasks, their messages
-        and the tokens are there once it is done."""
+        """What it holds now, as a document: see :mod:`fastcrew_async.codec`. The outputs of its tasks, their messages,
+        the calls of tools in them and the tokens are there once it is done."""
         from fastcrew_async.codec.bodies import plain_part
 
         state = RunState(
@@ -75,6 +75,7 @@ class Run:
         if self.status == "done":
             output = self.task.result()
             state.messages = [dict(message) for task in output.tasks_output for message in task.messages]
+            state.tool_calls = calls_in(state.messages)
             state.usage = output.token_usage.model_dump()
             state.outputs = [plain_part(task) for task in output.tasks_output]
         elif self.status in ("failed", "timed out"):

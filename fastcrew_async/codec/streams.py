@@ -142,10 +142,16 @@ async def read(source: Path | Reader | AsyncIterable[bytes], *, max_frame: int =
         OSError: the file cannot be read.
     """
     splitter = FrameSplitter(max_frame)
+    number = 0
     async with aclosing(_pieces(source)) as pieces:
         async for piece in pieces:
             for data in splitter.feed(bytes(piece)):
-                yield decode(data, max_bytes=max_frame)
+                number += 1
+                try:
+                    document = decode(data, max_bytes=max_frame)
+                except DecodeError as error:
+                    raise DecodeError(f"frame {number}: {error}", error.offset) from error
+                yield document
     splitter.end()
 
 

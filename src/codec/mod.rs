@@ -6,6 +6,8 @@
 pub mod build;
 pub mod frames;
 pub mod json;
+mod json_text;
+pub mod json_write;
 pub mod msgpack;
 pub mod number;
 pub mod protobuf;

@@ -7,7 +7,7 @@ use super::python_protobuf::Walk;
 use super::python_walk::{write, Unwritable, Written};
 use super::schema::{Described, Schema};
 use super::write::Emit;
-use super::{json, msgpack, protobuf, python_quick};
+use super::{json, json_write, msgpack, protobuf, python_quick};
 use crate::error::Error;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -88,7 +88,7 @@ impl Codec {
     ) -> PyResult<Bound<'py, PyBytes>> {
         let mut out = Vec::with_capacity(1024 + self.expected.load(Ordering::Relaxed));
         let written = match Format::named(format)? {
-            Format::Json => either(document, &mut json::Writer(&mut out), max_bytes),
+            Format::Json => either(document, &mut json_write::Writer(&mut out), max_bytes),
             Format::Msgpack => either(document, &mut msgpack::Writer(&mut out), max_bytes),
             Format::Protobuf => {
                 let mut walk = Walk {

@@ -25,7 +25,7 @@ from crewai.types.usage_metrics import UsageMetrics
 from fastcrew_async import AgentMessage, RunState, codec
 from fastcrew_async.codec.crewai import Result
 from fastcrew_async.errors import CodecError, DecodeError, EncodeError, SchemaVersionError
-from fastcrew_async.messages import EPOCH, RunPart
+from fastcrew_async.messages import EPOCH, RunPart, calls_in
 
 FORMATS: list[codec.Format] = ["json", "msgpack", "protobuf"]
 RELEASED = Path(__file__).parent / "documents"
@@ -291,6 +291,18 @@ def test_what_is_no_document_is_refused() -> None:
 def test_times_of_other_writers_are_read(text: str, time: datetime) -> None:
     data = codec._codec.encode({"major": 1, "agent_message": {"timestamp": text}}, "json", 1000)
     assert AgentMessage.from_json(data).timestamp == time
+
+
+def test_calls_are_found_in_messages_with_their_results() -> None:
+    messages = [
+        *task_output().messages,
+        {"role": "tool", "tool_call_id": "c1", "content": "found"},
+        {"role": "assistant", "tool_calls": [{"id": "c2"}]},
+    ]
+    assert calls_in(messages) == [  # type: ignore[arg-type]
+        {"id": "c1", "name": "search", "arguments": '{"q": "tea"}', "result": "found"},
+        {"id": "c2", "name": None, "arguments": None},
+    ]
 
 
 def test_the_published_schema_is_the_one_in_use() -> None:

@@ -113,7 +113,7 @@ async def test_what_was_read_before_the_end_is_given() -> None:
     assert await anext(reading) == 1
     with pytest.raises(DecodeError, match=f"the stream ends within a frame, at byte {len(data)}"):
         await anext(reading)
-    with pytest.raises(DecodeError, match="ends too early, at byte 1"):
+    with pytest.raises(DecodeError, match="frame 1: the document ends too early, at byte 1"):
         await all_of(codec.read(pieces(b"\x01\x08", 5)))
 
 
