@@ -1,8 +1,9 @@
 """Runs with random deadlines beside tools that take longer, and cancels of model calls.
 
-1,000 kickoffs are started, each with a `timeout` drawn at random; half wait in an async tool, half in a sync one: how
-late each comes free. Then 10,000 wait for a model server on the loopback device through CrewAI's OpenAI model, 50 at a
-time, and are cancelled at random: how long after its cancel each connection was closed, as the server sees it.
+1,000 kickoffs start, each with a `timeout` drawn at random; half wait in an async tool, half in a sync one, each on
+a thread of its own, which goes on for half a second: how late each comes free. Then 10,000 wait for a server on the
+loopback device, 50 at a time, through CrewAI's OpenAI model and through the core's, under limits, and are cancelled at
+random: how long after its cancel each connection was closed, as the server sees it, and what is left of them.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def crew(tool: Any, **options: Any) -> Any:
 async def deadlines(n: int, spread: float) -> None:
     from crewai.tools import tool
 
-    from fastcrew_async import AsyncCrew, workers
+    from fastcrew_async import AsyncCrew, time_left, workers
     from fastcrew_async.errors import RunTimeoutError
     from fastcrew_async.testing import ScriptedLLM, ToolCall
 
@@ -51,8 +52,8 @@ async def deadlines(n: int, spread: float) -> None:
 
     @tool("wait")
     def wait_in_thread() -> str:
-        """Waits in a thread."""
-        release.wait(600)
+        """Waits in a thread, half a second longer than the run has."""
+        release.wait((time_left() or 600) + 0.5)
         return "late"
 
     crews = [AsyncCrew(crew(found, llm=ScriptedLLM(ToolCall("wait"), native=True))) for found in (wait, wait_in_thread)]
@@ -72,19 +73,28 @@ async def deadlines(n: int, spread: float) -> None:
     release.set()
 
 
-async def cancels(n: int, at_once: int) -> None:
+async def cancels(n: int, at_once: int, core: bool) -> None:
     from crewai import LLM
 
-    from fastcrew_async import AsyncCrew, workers
+    import fastcrew_async
+    from fastcrew_async import AsyncCrew, Limit, Limits, configure, stats, workers
+    from fastcrew_async._native import CallFrame
     from fastcrew_async.llm import few_idle_connections
     from fastcrew_async.testing import ModelServer
 
     closed: list[float] = []
+    noted: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: noted.append(context))
+    configure(limits=Limits(kickoffs=10 * at_once, model=Limit(concurrent=10 * at_once, tokens=10**9)))
     with ModelServer("late", latency=600) as server:
-        llm = LLM(model="openai/gpt-4o-mini", base_url=server.base_url, api_key="unused")
-        few_idle_connections(llm)
+        llm: Any
+        if core:
+            llm = fastcrew_async.LLM(model="openai/gpt-4o-mini", base_url=server.base_url, api_key="unused")
+        else:
+            llm = LLM(model="openai/gpt-4o-mini", base_url=server.base_url, api_key="unused")
+            few_idle_connections(llm)
         kickoff = AsyncCrew(crew(None, llm=llm)).kickoff
-        before: tuple[int, int] | None = None
+        before: tuple[int, ...] | None = None
         done = 0
         while done < n:
             runs = [asyncio.create_task(kickoff({"topic": str(number)})) for number in range(at_once)]
@@ -104,10 +114,16 @@ async def cancels(n: int, at_once: int) -> None:
             closed += [end - start for start, end in zip(cancelled, sorted(server.closed_at[seen:]), strict=True)]
             done += at_once
             gc.collect()
-            left = (len(asyncio.all_tasks()), len(os.listdir("/proc/self/fd")))
+            permits = sum(found.used + found.waiting + found.reserved for found in stats().limits.values())
+            frames = sum(1 for found in gc.get_objects() if type(found) is CallFrame)
+            threads = threading.active_count()
+            left = (len(asyncio.all_tasks()), permits, frames, threads, len(os.listdir("/proc/self/fd")))
             before = before or left
-    print(f"{done} cancels of model calls, connection closed after: {percentiles(closed)}")
-    print(f"tasks, open files after the first {at_once}: {before}, after all: {left}; pool: {workers.pool().stats()}")
+    configure(limits=None)
+    name = "the core's" if core else "CrewAI's"
+    print(f"{done} cancels of calls of {name} model, connection closed after: {percentiles(closed)}")
+    print(f"tasks, permits, frames, threads, open files after the first {at_once}: {before}, after all: {left}")
+    print(f"messages of the loop: {noted}; pool: {workers.pool().stats()}", flush=True)
 
 
 def main() -> None:
@@ -120,9 +136,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as storage:
         os.environ["CREWAI_STORAGE_DIR"] = storage
         scale = 10 if arguments.quick else 1
+        os.environ["FASTCREW_ASYNC_MAX_WORKERS"] = "700"  # of which one tool gets three quarters
         if not arguments.cancels:
             asyncio.run(deadlines(1_000 // scale, 10.0))
-        asyncio.run(cancels(10_000 // scale, 50))
+        for core in (False, True):
+            asyncio.run(cancels(10_000 // scale, 50, core), debug=False)
+            gc.collect()  # whatever is thrown away with the loop says so now
 
 
 if __name__ == "__main__":
