@@ -69,19 +69,22 @@ _shown = lru_cache(maxsize=4096)(sanitize_tool_name)
 
 
 class _Enter(Effect):
-    """Wait for a permit for a kickoff."""
+    """Wait for a permit for a kickoff. It is kept here: a cancellation may come before this effect's answer."""
 
-    __slots__ = ("keys", "permits")
+    __slots__ = ("keys", "permit", "permits")
 
     def __init__(self, permits: Permits, keys: list[str]) -> None:
         self.permits = permits
         self.keys = keys
+        self.permit: Permit | None = None
 
     def perform(self) -> Permit:
-        return _acquire_in_place(self.permits, self.keys)
+        self.permit = _acquire_in_place(self.permits, self.keys)
+        return self.permit
 
     async def aperform(self) -> Permit:
-        return await self.permits.acquire(self.keys, 0, rank.get() or new_rank())
+        self.permit = await self.permits.acquire(self.keys, 0, rank.get() or new_rank())
+        return self.permit
 
 
 async def kickoff(run: Callable[[], Work[T]]) -> T:
@@ -93,13 +96,17 @@ async def kickoff(run: Callable[[], Work[T]]) -> T:
     keys = needed(["kickoffs:"] if tenant is None else ["kickoffs:", f"kickoffs:{tenant}"])
     if not keys:
         return await run()
-    permit: Permit = await _Enter(permits, keys)
-    around = held.set((*held.get(), permit))
+    entering = _Enter(permits, keys)
     try:
-        return await run()
+        permit: Permit = await entering
+        around = held.set((*held.get(), permit))
+        try:
+            return await run()
+        finally:
+            held.reset(around)
     finally:
-        held.reset(around)
-        permit.end()
+        if entering.permit is not None:
+            entering.permit.end()
 
 
 def _acquire_in_place(permits: Permits, keys: list[str], tokens: int = 0) -> Permit:

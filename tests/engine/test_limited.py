@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 import fastcrew_async
 from fastcrew_async import AsyncCrew, Limit, Limits, ToolPolicy, limits, tools
-from fastcrew_async.engine import calling
+from fastcrew_async.engine import calling, limited
 from fastcrew_async.engine.kickoff import kickoff_in_place
 from fastcrew_async.errors import RunTimeoutError
 from fastcrew_async.testing import ModelServer, Reply, ScriptedLLM, ToolCall
@@ -99,6 +99,23 @@ async def test_kickoffs_at_once() -> None:
     await run(counting(), 10)
     assert most == 3
     assert set(fastcrew_async.stats().limits) == {"kickoffs"}
+
+
+async def test_a_kickoff_that_is_cancelled_at_the_gate_gives_its_permit_back() -> None:
+    """It has the permit, and waits for its turn on the loop to go on."""
+    limit(kickoffs=1)
+    permits = limits.active
+    assert permits is not None
+
+    async def begin() -> None:
+        raise AssertionError("it must not begin")
+
+    work = limited.kickoff(begin)
+    await work.send(None).aperform()
+    assert not free()
+    with pytest.raises(asyncio.CancelledError):
+        work.throw(asyncio.CancelledError())
+    assert free()
 
 
 async def test_tenants() -> None:
