@@ -21,7 +21,7 @@ from crewai.tasks.llm_guardrail import LLMGuardrail
 from crewai.utilities.token_counter_callback import TokenProcess
 
 from fastcrew_async.engine.beside import Beside
-from fastcrew_async.engine.fields import private, put
+from fastcrew_async.engine.fields import private, put, shallow_copy
 from fastcrew_async.engine.outputs import TaskOutputs
 
 IDLE_COPIES = 64
@@ -103,7 +103,7 @@ class _Copy:
     def __init__(self, original: Any, *, shares_counts: bool = False) -> None:
         self._shares_counts = shares_counts
         self._made: dict[int, Any] = {}
-        crew: Any = copy.copy(original)
+        crew: Any = shallow_copy(original)
         self.crew = crew
         put(crew, id=uuid4(), security_config=copy.copy(original.security_config))
         if not isinstance(original._task_output_handler, TaskOutputs):
@@ -126,7 +126,7 @@ class _Copy:
         if not isinstance(original, BaseLLM):
             return original
         if id(original) not in self._made:
-            llm = copy.copy(original)
+            llm = shallow_copy(original)
             if not self._shares_counts:
                 llm._token_usage = dict.fromkeys(original._token_usage, 0)
             self._made[id(original)] = llm
@@ -137,7 +137,7 @@ class _Copy:
         if self._shares_counts or getattr(original, "max_usage_count", None) is None:
             return original
         if id(original) not in self._made:
-            self._made[id(original)] = copy.copy(original)
+            self._made[id(original)] = shallow_copy(original)
         return self._made[id(original)]
 
     def _agent(self, original: Any) -> Any:
@@ -145,7 +145,7 @@ class _Copy:
             return None
         if id(original) in self._made:
             return self._made[id(original)]
-        agent: Any = copy.copy(original)
+        agent: Any = shallow_copy(original)
         self._made[id(original)] = agent
         put(
             agent,
@@ -166,7 +166,7 @@ class _Copy:
     def _task(self, original: Any) -> Any:
         if id(original) in self._made:
             return self._made[id(original)]
-        task: Any = copy.copy(original)
+        task: Any = shallow_copy(original)
         self._made[id(original)] = task
         context = original.context
         put(

@@ -6,7 +6,11 @@ them.
 
 from __future__ import annotations
 
+import copy
 from typing import Any
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
 
 
 def put(model: Any, **values: Any) -> None:
@@ -19,3 +23,20 @@ def private(model: Any) -> dict[str, Any]:
     """The private attributes, to be read and set."""
     found: dict[str, Any] = model.__pydantic_private__
     return found
+
+
+def shallow_copy(model: Any) -> Any:
+    """``copy.copy(model)``, also while another thread sets what was not set before: pydantic's own then fails."""
+    cls: Any = type(model)
+    if getattr(cls, "__copy__", None) is not BaseModel.__copy__:
+        return copy.copy(model)
+    made = cls.__new__(cls)
+    own = model.__pydantic_private__
+    for name, value in (
+        ("__dict__", model.__dict__.copy()),
+        ("__pydantic_extra__", copy.copy(model.__pydantic_extra__)),
+        ("__pydantic_fields_set__", model.__pydantic_fields_set__.copy()),
+        ("__pydantic_private__", own and {k: v for k, v in own.copy().items() if v is not PydanticUndefined}),
+    ):
+        object.__setattr__(made, name, value)
+    return made
