@@ -37,6 +37,7 @@ from fastcrew_async.engine.fields import private, put
 from fastcrew_async.engine.knowledge import add_knowledge
 from fastcrew_async.engine.memory import add_memories
 from fastcrew_async.engine.observer import reported
+from fastcrew_async.engine.remote import AskingRemoteAgents, asks_remote_agents
 from fastcrew_async.engine.seams import OURS, Pair, replaced
 from fastcrew_async.engine.seams import theirs as call_theirs
 from fastcrew_async.engine.training import follow_training
@@ -55,9 +56,13 @@ async def execute_task(agent: BaseAgent, task: Task, context: str | None, tools:
         TimeoutError: ``max_execution_time`` is over.
         Exception: the last of ``max_retry_limit + 1`` attempts failed.
     """
+    if asks_remote_agents(agent):
+        return await AskingRemoteAgents(agent, _execute, task, context, tools)
     theirs = await call_theirs(agent, _EXECUTE, task=task, context=context, tools=tools)
-    if theirs is not OURS:
-        return theirs
+    return await _execute(agent, task, context, tools) if theirs is OURS else theirs
+
+
+async def _execute(agent: BaseAgent, task: Task, context: str | None, tools: Any) -> Any:
     own: Any = agent
     mark = events.scope()
     prompt = await _prompt(own, task, context)
