@@ -12,7 +12,7 @@ from typing import Any
 from uuid import uuid4
 
 from crewai import execution
-from crewai.events.listeners.tracing.utils import should_auto_collect_first_time_traces, should_enable_tracing
+from crewai.events.listeners.tracing import utils
 from crewai.execution import begin_execution, end_execution, get_execution_uuid, set_execution_uuid
 
 from fastcrew_async import workers
@@ -27,7 +27,7 @@ async def begin(tracing: bool | None = None) -> Token:
     """``begin_execution(tracing=tracing)``."""
     if get_execution_uuid() is not None or execution._tracing_disabled(tracing):
         return begin_execution(tracing=tracing)
-    if not (should_enable_tracing(override=tracing) or should_auto_collect_first_time_traces()):
+    if not (utils.should_enable_tracing(override=tracing) or utils.should_auto_collect_first_time_traces()):
         return set_execution_uuid(str(uuid4()))
     token: Token = await Either(lambda: begin_execution(tracing=tracing), lambda: _begin(tracing))
     return token

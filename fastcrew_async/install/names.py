@@ -188,6 +188,8 @@ NAMES = (
     "crewai.events.event_bus:CrewAIEventsBus.emit",
     "crewai.events.event_listener:EventListener._instance",
     "crewai.events.event_listener:EventListener._telemetry",
+    "crewai.events.listeners.tracing.utils:should_auto_collect_first_time_traces",
+    "crewai.events.listeners.tracing.utils:should_enable_tracing",
     "crewai.execution:_activate_tracing",
     "crewai.execution:_execution_tracing",
     "crewai.execution:_start_tracing",
