@@ -81,8 +81,8 @@ async def test_it_is_told_of_the_error_of_its_run_and_not_of_one_around_it(trace
 
 async def test_without_tracing_a_run_has_an_id_and_no_worker(traces: Traces, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CREWAI_TRACING_ENABLED", "")
-    monkeypatch.setattr(traced, "should_enable_tracing", lambda override: False)
-    monkeypatch.setattr(traced, "should_auto_collect_first_time_traces", lambda: False)
+    monkeypatch.setattr(traced.utils, "should_enable_tracing", lambda override: False)
+    monkeypatch.setattr(traced.utils, "should_auto_collect_first_time_traces", lambda: False)
     assert await drive(one())
     assert execution.get_execution_uuid() is None
     assert traces.threads == []
