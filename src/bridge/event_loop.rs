@@ -1,5 +1,6 @@
 //! The loop's side of the bridge: the asyncio futures that wait, and what resolves them.
 
+use super::call;
 use super::messenger::Messenger;
 use super::queue::{Completer, CompletionQueue};
 use super::value::Value;
@@ -82,7 +83,6 @@ impl Waiting {
 pub struct LoopBridge {
     pid: u32,
     event_loop: Py<PyAny>,
-    create_future: Py<PyAny>,
     queue: Arc<CompletionQueue>,
     waiting: Mutex<Waiting>,
 }
@@ -93,7 +93,6 @@ impl LoopBridge {
         let bridge = Self {
             pid: crate::process::id(),
             event_loop: event_loop.clone().unbind(),
-            create_future: event_loop.getattr(intern!(py, "create_future"))?.unbind(),
             queue: Arc::new(CompletionQueue::new(wake)),
             waiting: Mutex::default(),
         };
@@ -122,7 +121,8 @@ impl LoopBridge {
 
     /// Registers an operation: the asyncio future to yield, and who completes it.
     pub fn open(&self, py: Python<'_>, permit: Permit) -> PyResult<(Py<PyAny>, u64, Completer)> {
-        let future = self.create_future.call0(py)?;
+        let name = intern!(py, "create_future");
+        let future = call::method(self.event_loop.bind(py), name, None)?.unbind();
         let id = self.lock().insert(future.clone_ref(py));
         let completer = Completer::new(self.queue.clone(), id, permit);
         // After the insert: a queue that is closed from now on still visits the loop, and finds the operation.
@@ -141,8 +141,11 @@ impl LoopBridge {
         if this.queue.expect() {
             this.lock().visit_asked = Some(Instant::now());
             let visit = bridge.getattr(intern!(py, "visit"))?;
-            this.event_loop
-                .call_method1(py, intern!(py, "call_soon"), (visit,))?;
+            call::method(
+                this.event_loop.bind(py),
+                intern!(py, "call_soon"),
+                Some(&visit),
+            )?;
         }
         Ok(())
     }
@@ -179,7 +182,11 @@ impl LoopBridge {
         let py = bridge.py();
         let event_loop = bridge.get().event_loop.bind(py);
         if let Ok(drain) = bridge.getattr(intern!(py, "drain")) {
-            let _ = event_loop.call_method1(intern!(py, "call_soon_threadsafe"), (drain,));
+            let _ = call::method(
+                event_loop,
+                intern!(py, "call_soon_threadsafe"),
+                Some(&drain),
+            );
         }
     }
 
@@ -218,11 +225,12 @@ impl LoopBridge {
     fn drain(&self, py: Python<'_>) -> PyResult<()> {
         let (futures, finished) = self.answered();
         let mut failure = None;
+        let none = py.None().into_bound(py);
         for future in futures {
             let future = future.bind(py);
-            if let Err(error) = future.call_method1(intern!(py, "set_result"), (py.None(),)) {
+            if let Err(error) = call::method(future, intern!(py, "set_result"), Some(&none)) {
                 // A cancelled future is done; its awaiter learns of that on its own.
-                if !future.call_method0(intern!(py, "done"))?.is_truthy()? {
+                if !call::method(future, intern!(py, "done"), None)?.is_truthy()? {
                     failure = Some(error);
                 }
             }
@@ -259,7 +267,6 @@ impl LoopBridge {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.event_loop)?;
-        visit.call(&self.create_future)?;
         // Never contended: it is only held by threads that are attached and run no Python meanwhile.
         if let Ok(waiting) = self.waiting.try_lock() {
             for (_, pending) in &waiting.operations {

@@ -7,6 +7,8 @@
 
 #[cfg(feature = "extension-module")]
 pub mod awaitable;
+#[cfg(feature = "extension-module")]
+mod call;
 pub mod caught;
 #[cfg(feature = "extension-module")]
 pub mod event_loop;

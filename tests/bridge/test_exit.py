@@ -212,3 +212,43 @@ def test_the_interpreter_exits_with_a_loop_that_watches_no_descriptors(run):
         """
     )
     assert_silent(done)
+
+
+@pytest.mark.parametrize("watches", [True, False], ids=["watching", "not watching"])
+def test_the_interpreter_exits_while_a_daemon_thread_is_inside_the_bridge(run, watches):
+    # Before Python 3.14 the thread is ended by unwinding its stack, in the middle of Python code that the core called.
+    # Some exits of ten met it there.
+    for _ in range(8):
+        done = run(
+            f"""
+            import asyncio, sys, threading
+            from fastcrew_async import runtime
+
+            sys.setswitchinterval(1e-6)
+
+            class Loop(asyncio.SelectorEventLoop):
+                def add_reader(self, *args):
+                    if not {watches}:
+                        raise NotImplementedError
+                    super().add_reader(*args)
+
+            begun = threading.Event()
+
+            def loop_thread():
+                async def calls():
+                    while True:
+                        await runtime.get().echo(1)
+                        await runtime.sleep(0.0001)
+
+                async def main():
+                    tasks = [asyncio.ensure_future(calls()) for _ in range(20)]
+                    await asyncio.sleep(0.02)
+                    begun.set()
+                    await asyncio.gather(*tasks)
+                Loop().run_until_complete(main())
+
+            threading.Thread(target=loop_thread, daemon=True).start()
+            begun.wait(10)
+            """
+        )
+        assert_silent(done)
