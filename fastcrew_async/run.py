@@ -6,12 +6,13 @@ import asyncio
 import time
 from collections.abc import Coroutine, Generator, Mapping
 from datetime import datetime, timezone
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
 
 from crewai.crews.crew_output import CrewOutput
 
-from fastcrew_async.messages import RunState, calls_in
+if TYPE_CHECKING:
+    from fastcrew_async.messages import RunState
 
 Status = Literal["running", "done", "failed", "timed out", "cancelled"]
 
@@ -63,6 +64,7 @@ class Run:
         """What it holds now, as a document: see :mod:`fastcrew_async.codec`. The outputs of its tasks, their messages,
         the calls of tools in them and the tokens are there once it is done."""
         from fastcrew_async.codec.bodies import plain_part
+        from fastcrew_async.messages import RunState, calls_in
 
         state = RunState(
             id=self.id,

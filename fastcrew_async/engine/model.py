@@ -37,6 +37,7 @@ _STOCK: Any = import_module("crewai.agents.agent_executor")
 _STOCK_ASK = _STOCK.get_llm_response
 _ESTIMATE = BaseLLM.get_input_tokens_count
 _OPENAI = "crewai.llms.providers.openai.completion"  # imported by those who use it
+_CLIENT = "fastcrew_async.model.stand_in"
 _COMPARE = BaseLLM.is_context_window_overflowing_threshold
 
 
@@ -78,6 +79,9 @@ class CallModel(Effect):
     async def _acall(self) -> Any:
         if not has_async_side(self.llm):
             return await workers.pool().run(self.llm.call, self.messages, **self.kwargs)
+        if _CLIENT not in sys.modules and isinstance(self.llm, _openai() or ()):
+            # The first call of an OpenAI model imports most of the openai package: 400 ms, which are not the loop's.
+            await workers.pool().run(import_module, _CLIENT)
         scope = events.scope()
         try:
             answer = self.llm.acall(self.messages, **self.kwargs)
@@ -87,6 +91,11 @@ class CallModel(Effect):
             raise
         finally:
             events.restore(scope)
+
+
+def _openai() -> Any:
+    """CrewAI's OpenAI provider; None while nobody imported it."""
+    return getattr(sys.modules.get(_OPENAI), "OpenAICompletion", None)
 
 
 def has_async_side(llm: Any) -> bool:
@@ -224,6 +233,5 @@ def counts_here(llm: Any) -> bool:
     ):
         return False
     return count is _ESTIMATE or (
-        count is getattr(sys.modules.get(_OPENAI), "OpenAICompletion", BaseLLM).get_input_tokens_count
-        and llm._on_compatible_server()
+        count is getattr(_openai(), "get_input_tokens_count", _ESTIMATE) and llm._on_compatible_server()
     )

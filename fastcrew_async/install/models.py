@@ -17,7 +17,6 @@ from crewai.llms.providers.openai_compatible.completion import OpenAICompatibleC
 from fastcrew_async import _native
 from fastcrew_async.engine import events
 from fastcrew_async.install.patch import Patch
-from fastcrew_async.model import stand_in
 
 _OPENAI = "crewai.llms.providers.openai.completion.OpenAICompletion"
 _BASE = "crewai.llms.base_llm.BaseLLM"
@@ -41,6 +40,8 @@ def uncovered(llm: Any) -> str | None:
         return "it asks the Responses API"
     why = _of_class(type(llm))
     if why is None:
+        from fastcrew_async.model import stand_in
+
         sdk = llm._async_client
         why = None if sdk is None else stand_in.reason(sdk)
     return why
@@ -66,6 +67,8 @@ def _of_class(kind: type[OpenAICompletion]) -> str | None:
 def _client(stock: Any) -> Any:
     @wraps(stock)
     def get(self: OpenAICompletion) -> Any:
+        from fastcrew_async.model import stand_in  # with most of the openai package, as a first call would: 400 ms
+
         sdk = stock(self)
         return sdk if _of_class(type(self)) else stand_in.stand_in(sdk)
 

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -143,3 +147,37 @@ def test_tokens_are_counted_here_only_where_no_server_is_asked(
     for name in ("OPENAI_BASE_URL", "OPENAI_API_BASE"):
         monkeypatch.delenv(name, raising=False)
     assert counts_here(make()) is here
+
+
+def test_the_openai_package_is_imported_off_the_loop(tmp_path: Path) -> None:
+    program = """
+import asyncio, sys, threading
+import fastcrew_async
+from crewai import Agent, Crew, LLM, Task
+from fastcrew_async.testing import ModelServer
+
+PACKAGE = "openai.resources"
+by = []
+
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name == PACKAGE:
+            by.append(threading.current_thread() is threading.main_thread())
+
+sys.meta_path.insert(0, Watch())
+fastcrew_async.install()
+with ModelServer("It is green.") as server:
+    llm = LLM(model="openai/gpt-4o-mini", base_url=server.base_url, api_key="sk-1")
+    agent = Agent(role="Taster", goal="Taste", backstory="Old.", llm=llm)
+    crew = Crew(agents=[agent], tasks=[Task(description="Taste.", expected_output="A word.", agent=agent)])
+    assert PACKAGE not in sys.modules
+    print(asyncio.run(crew.akickoff()).raw, by)
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program],
+        env=os.environ | {"CREWAI_STORAGE_DIR": str(tmp_path), "CREWAI_DISABLE_TELEMETRY": "true"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stdout) == (0, "It is green. [False]\n"), done.stderr
