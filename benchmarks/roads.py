@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import atexit
 import contextlib
 import json
 import logging
@@ -29,7 +30,8 @@ from _own_process import figures
 
 ROOT = Path(__file__).resolve().parent.parent
 FLOWS = 100
-_TO_THE_END = contextlib.ExitStack()  # never left: of doubles that the process needs as long as it runs
+_TO_THE_END = contextlib.ExitStack()  # doubles that the process needs as long as it runs: a trace is sent at its exit
+atexit.register(_TO_THE_END.close)
 
 
 def roads(folder: Path) -> dict[str, Callable[[], Callable[[str], Awaitable[Any]]]]:
