@@ -11,36 +11,14 @@ use super::events::Events;
 use crate::bridge::awaitable::Awaitable;
 use crate::bridge::value::Value;
 use crate::error::Error;
+use crate::process::Owned;
 use crate::runtime::Runtime;
 
 /// A pool of connections, shared by all who hold it.
 #[pyclass(frozen, module = "fastcrew_async._core")]
 pub struct HttpClient {
     runtime: Py<Runtime>,
-    // Taken by `drop`.
-    client: Option<Arc<Client>>,
-}
-
-impl HttpClient {
-    fn client(&self) -> Result<Arc<Client>, Error> {
-        self.client.clone().ok_or(Error::RuntimeClosed)
-    }
-}
-
-impl Drop for HttpClient {
-    fn drop(&mut self) {
-        // In a forked child its locks may be held for ever, and its connections are the parent's.
-        if Python::attach(|py| {
-            self.runtime
-                .bind(py)
-                .get()
-                .core()
-                .check_process("client")
-                .is_err()
-        }) {
-            std::mem::forget(self.client.take());
-        }
-    }
+    client: Owned<Client>,
 }
 
 #[pymethods]
@@ -66,7 +44,7 @@ impl HttpClient {
         })?;
         Ok(Self {
             runtime,
-            client: Some(Arc::new(client)),
+            client: Owned::new("client", client),
         })
     }
 
@@ -81,7 +59,7 @@ impl HttpClient {
         total_timeout: Option<f64>,
     ) -> PyResult<Awaitable> {
         let request = request(url, headers, body, read_timeout, total_timeout)?;
-        let client = self.client()?;
+        let client = Arc::clone(self.client.get()?);
         let posting = async move { client.post(request).await.map(answer) };
         Ok(Awaitable::new(self.runtime.clone_ref(py), posting))
     }
@@ -96,7 +74,7 @@ impl HttpClient {
         total_timeout: Option<f64>,
     ) -> PyResult<Py<PyAny>> {
         let request = request(url, headers, body, read_timeout, total_timeout)?;
-        let client = self.client()?;
+        let client = Arc::clone(self.client.get()?);
         let posting = async move { client.post(request).await.map(answer) };
         self.runtime.get().wait_interruptibly(py, posting)
     }
@@ -112,9 +90,10 @@ impl HttpClient {
         total_timeout: Option<f64>,
     ) -> PyResult<HttpStream> {
         let request = request(url, headers, body, read_timeout, total_timeout)?;
+        let client = Arc::clone(self.client.get()?);
         Ok(HttpStream {
             runtime: self.runtime.clone_ref(py),
-            events: Some(Arc::new(Events::new(self.client()?, request))),
+            events: Owned::new("stream", Events::new(client, request)),
         })
     }
 }
@@ -123,68 +102,45 @@ impl HttpClient {
 #[pyclass(frozen, module = "fastcrew_async._core")]
 pub struct HttpStream {
     runtime: Py<Runtime>,
-    // Taken by `drop`.
-    events: Option<Arc<Events>>,
-}
-
-impl HttpStream {
-    fn events(&self) -> Result<Arc<Events>, Error> {
-        self.events.clone().ok_or(Error::RuntimeClosed)
-    }
-}
-
-impl Drop for HttpStream {
-    fn drop(&mut self) {
-        if Python::attach(|py| {
-            self.runtime
-                .bind(py)
-                .get()
-                .core()
-                .check_process("stream")
-                .is_err()
-        }) {
-            std::mem::forget(self.events.take());
-        }
-    }
+    events: Owned<Events>,
 }
 
 #[pymethods]
 impl HttpStream {
     /// ``(status, headers, body)``; the body of an answer that is no success, where no stream follows.
     fn open(&self, py: Python<'_>) -> PyResult<Awaitable> {
-        let events = self.events()?;
+        let events = Arc::clone(self.events.get()?);
         let opening = async move { events.open().await.map(answer) };
         Ok(Awaitable::new(self.runtime.clone_ref(py), opening))
     }
 
     fn open_sync(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let events = self.events()?;
+        let events = Arc::clone(self.events.get()?);
         let opening = async move { events.open().await.map(answer) };
         self.runtime.get().wait_interruptibly(py, opening)
     }
 
     /// The data of the events that have come since, at least one; None at the end.
     fn next(&self, py: Python<'_>) -> PyResult<Awaitable> {
-        let events = self.events()?;
+        let events = Arc::clone(self.events.get()?);
         let reading = async move { events.next().await.map(texts) };
         Ok(Awaitable::new(self.runtime.clone_ref(py), reading))
     }
 
     fn next_sync(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let events = self.events()?;
+        let events = Arc::clone(self.events.get()?);
         let reading = async move { events.next().await.map(texts) };
         self.runtime.get().wait_interruptibly(py, reading)
     }
 
     /// Closes the connection.
     fn close(&self) -> PyResult<()> {
-        let events = self.events()?;
-        let runtime = self.runtime.get();
         // In a forked child the connection is the parent's.
-        if runtime.core().check_process("stream").is_ok() && !events.close() {
-            runtime
-                .core()
-                .spawn(async move { events.close_soon().await });
+        if let Ok(events) = self.events.get().map(Arc::clone) {
+            if !events.close() {
+                let closing = async move { events.close_soon().await };
+                self.runtime.get().core().spawn(closing);
+            }
         }
         Ok(())
     }

@@ -1,7 +1,6 @@
 //! The memories as a Python class; `fastcrew_async.MemoryStore` is what users see.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use pyo3::prelude::*;
@@ -11,22 +10,17 @@ use super::{Doomed, Memories, Method, Metric, Record, Wanted};
 use crate::bridge::awaitable::Awaitable;
 use crate::bridge::value::Value;
 use crate::error::Error;
+use crate::process::Owned;
 use crate::runtime::Runtime;
 
 /// One folder of memories. ``fastcrew_async.MemoryStore`` is the usual way to it.
 #[pyclass(frozen, name = "Memories", module = "fastcrew_async._core")]
 pub struct PyMemories {
     runtime: Py<Runtime>,
-    /// None only while it is dropped.
-    memories: Option<Arc<Memories>>,
+    memories: Owned<Memories>,
 }
 
 impl PyMemories {
-    fn memories(&self) -> PyResult<&Arc<Memories>> {
-        self.runtime.get().core().check_process("MemoryStore")?;
-        Ok(self.memories.as_ref().expect("it is taken by drop only"))
-    }
-
     fn later<F>(&self, py: Python<'_>, begun: Result<F, Error>) -> PyResult<Awaitable>
     where
         F: std::future::Future<Output = Result<Value, Error>> + Send + 'static,
@@ -39,21 +33,6 @@ impl PyMemories {
         F: std::future::Future<Output = Result<Value, Error>> + Send,
     {
         self.runtime.get().block_on_detached(py, begun?)
-    }
-}
-
-impl Drop for PyMemories {
-    fn drop(&mut self) {
-        // A forked child must not close what is open in its parent: SQLite's locks belong to the process.
-        if self
-            .runtime
-            .get()
-            .core()
-            .check_process("MemoryStore")
-            .is_err()
-        {
-            std::mem::forget(self.memories.take());
-        }
     }
 }
 
@@ -141,13 +120,13 @@ macro_rules! operations {
                 #[allow(clippy::too_many_arguments)]
                 fn $name(&self, py: Python<'_>, $($argument: $type),*) -> PyResult<Awaitable> {
                     let begin: fn(&Memories, $($type),*) -> PyResult<_> = $begin;
-                    self.later(py, Ok(begin(self.memories()?, $($argument),*)?))
+                    self.later(py, Ok(begin(self.memories.get()?, $($argument),*)?))
                 }
 
                 #[allow(clippy::too_many_arguments)]
                 fn $sync(&self, py: Python<'_>, $($argument: $type),*) -> PyResult<Py<PyAny>> {
                     let begin: fn(&Memories, $($type),*) -> PyResult<_> = $begin;
-                    self.now(py, Ok(begin(self.memories()?, $($argument),*)?))
+                    self.now(py, Ok(begin(self.memories.get()?, $($argument),*)?))
                 }
             )*
 
@@ -160,12 +139,12 @@ macro_rules! operations {
                 }
                 runtime.get().core().check_process("runtime")?;
                 let memories = Memories::new(folder, readers, busy_timeout)?;
-                Ok(Self { runtime, memories: Some(Arc::new(memories)) })
+                Ok(Self { runtime, memories: Owned::new("MemoryStore", memories) })
             }
 
             /// ``(queued, writes, commits, largest_group)``.
             fn writes(&self) -> PyResult<(usize, u64, u64, u64)> {
-                let stats = self.memories()?.stats();
+                let stats = self.memories.get()?.stats();
                 Ok((stats.queued, stats.writes, stats.commits, stats.largest_group))
             }
         }

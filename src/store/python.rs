@@ -13,26 +13,20 @@ use super::failure::statement as wrong;
 use super::{Cell, Durability, Hook, Job, Options, Params, Query, Reply, Store, Work};
 use crate::bridge::awaitable::{Abort, Awaitable};
 use crate::error::Error;
+use crate::process::Owned;
 use crate::runtime::Runtime;
 
 /// One SQLite file. ``fastcrew_async.Database`` is the usual way to it.
 #[pyclass(frozen, name = "Store", module = "fastcrew_async._core")]
 pub struct PyStore {
     runtime: Py<Runtime>,
-    /// None only while it is dropped.
-    store: Option<Arc<Store>>,
+    store: Owned<Store>,
 }
 
 impl PyStore {
-    /// The store, where it is this process's.
-    fn store(&self) -> PyResult<&Arc<Store>> {
-        self.runtime.get().core().check_process("Database")?;
-        Ok(self.store.as_ref().expect("it is taken by drop only"))
-    }
-
     fn write(&self, py: Python<'_>, work: Work) -> PyResult<Awaitable> {
         work.check()?;
-        let store = Arc::clone(self.store()?);
+        let store = Arc::clone(self.store.get()?);
         let handle = self.runtime.get().core().handle().clone();
         Ok(Awaitable::start(
             self.runtime.clone_ref(py),
@@ -48,27 +42,18 @@ impl PyStore {
     }
 
     fn write_sync(&self, py: Python<'_>, work: Work) -> PyResult<Py<PyAny>> {
-        let answer = self.store()?.write(work)?;
+        let answer = self.store.get()?.write(work)?;
         self.runtime.get().block_on_detached(py, answer)
     }
 
     fn read(&self, py: Python<'_>, query: Query) -> PyResult<Awaitable> {
-        let answer = self.store()?.read(query)?;
+        let answer = self.store.get()?.read(query)?;
         Ok(Awaitable::new(self.runtime.clone_ref(py), answer))
     }
 
     fn read_sync(&self, py: Python<'_>, query: Query) -> PyResult<Py<PyAny>> {
-        let answer = self.store()?.read(query)?;
+        let answer = self.store.get()?.read(query)?;
         self.runtime.get().block_on_detached(py, answer)
-    }
-}
-
-impl Drop for PyStore {
-    fn drop(&mut self) {
-        // A forked child must not close what is open in its parent: SQLite's locks belong to the process.
-        if self.runtime.get().core().check_process("Database").is_err() {
-            std::mem::forget(self.store.take());
-        }
     }
 }
 
@@ -109,7 +94,7 @@ impl PyStore {
         })?;
         Ok(Self {
             runtime,
-            store: Some(Arc::new(store)),
+            store: Owned::new("Database", store),
         })
     }
 
@@ -190,18 +175,18 @@ impl PyStore {
 
     /// Refuses new work from this call on; done when all that was queued is on disk and the file is closed.
     fn close(&self, py: Python<'_>) -> PyResult<Awaitable> {
-        let closing = self.store()?.close();
+        let closing = self.store.get()?.close();
         Ok(Awaitable::new(self.runtime.clone_ref(py), closing))
     }
 
     fn close_sync(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let closing = self.store()?.close();
+        let closing = self.store.get()?.close();
         self.runtime.get().block_on_detached(py, closing)
     }
 
     /// ``(queued, writes, commits, largest_group)``.
     fn stats(&self) -> PyResult<(usize, u64, u64, u64)> {
-        let stats = self.store()?.stats();
+        let stats = self.store.get()?.stats();
         Ok((
             stats.queued,
             stats.writes,
