@@ -100,6 +100,13 @@ class Settings:
     def __post_init__(self) -> None:
         if self.limits is not None and not isinstance(self.limits, Limits):
             raise TypeError(f"limits={self.limits!r} must be a Limits object, as Limits(kickoffs=100), or None")
+        for name in ("collector_policy", "refuse_repeats"):
+            if type(getattr(self, name)) is not bool:
+                raise ValueError(f"{name}={getattr(self, name)!r} is neither True nor False")
+        if self.storage_path is not None:
+            if not isinstance(self.storage_path, (str, Path)) or not str(self.storage_path):
+                raise ValueError(f"storage_path={self.storage_path!r} is not the path of a file, or None")
+            object.__setattr__(self, "storage_path", Path(self.storage_path))
         _check_tools(self.tools)
         object.__setattr__(self, "tools", dict(self.tools))
         check_seconds("tool_timeout", self.tool_timeout, "0 for no limit")

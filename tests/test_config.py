@@ -72,9 +72,23 @@ def test_configure_changes_some_and_keeps_the_others() -> None:
     assert settings() == Settings(replay_runs=3, storage_path=Path("here"))
 
 
+def test_a_path_may_be_text() -> None:
+    assert configure(storage_path="here").storage_path == Path("here")
+
+
 @pytest.mark.parametrize(
     "change",
-    [{"replay_runs": -1}, {"replay_runs": True}, {"replay_runs": "5"}, {"slice_seconds": -1}, {"slice_seconds": "5"}],
+    [
+        {"replay_runs": -1},
+        {"replay_runs": True},
+        {"replay_runs": "5"},
+        {"slice_seconds": -1},
+        {"slice_seconds": "5"},
+        {"collector_policy": "off"},
+        {"refuse_repeats": 1},
+        {"storage_path": 7},
+        {"storage_path": ""},
+    ],
 )
 def test_values_out_of_range_change_nothing(change: dict[str, object]) -> None:
     before = settings()
