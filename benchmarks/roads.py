@@ -51,8 +51,10 @@ def roads(folder: Path) -> dict[str, Callable[[], Callable[[str], Awaitable[Any]
         test_hierarchical,
         test_human_feedback,
         test_knowledge,
+        test_listeners,
         test_mcp,
         test_memory,
+        test_plan_and_execute,
         test_planning,
         test_skills,
         test_streaming,
@@ -138,6 +140,16 @@ def roads(folder: Path) -> dict[str, Callable[[], Callable[[str], Awaitable[Any]
         _TO_THE_END.enter_context(checkpointed.answering())
         return (test_checkpoints.going_on if restored else test_checkpoints.writing)(folder / "checkpoints")
 
+    def alone() -> Any:
+        import fastcrew_async
+
+        fastcrew_async.install()
+        return test_plan_and_execute.alone([])
+
+    def heard() -> Any:
+        _TO_THE_END.enter_context(test_listeners.listening())
+        return of(crew(ping_once, tools=[Ping()]))
+
     def flows(kind: Any) -> Any:
         import fastcrew_async
 
@@ -168,6 +180,10 @@ def roads(folder: Path) -> dict[str, Callable[[], Callable[[str], Awaitable[Any]
         "MCP tool": mcp,
         "skills": skills,
         "crew planning": planned,
+        "plan and execute, in turn": lambda: test_plan_and_execute.in_a_crew([1]),
+        "plan and execute, beside": lambda: test_plan_and_execute.in_a_crew([]),
+        "agent alone, planning": alone,
+        "event listeners": heard,
         "tracing": traced,
         "checkpoints, written": lambda: checkpoints(restored=False),
         "checkpoints, restored": lambda: checkpoints(restored=True),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from crewai.events.depends import Depends
@@ -17,7 +19,9 @@ from tests.roads.at_once import answers, at_once, of, topics
 from tests.roads.crews import LATENCY, crew, marks
 
 
-async def test_every_listener_hears_of_every_run_in_its_order() -> None:
+@contextlib.contextmanager
+def listening() -> Iterator[Mapping[str, list[str]]]:
+    """Five listeners, of which three wait for each other; what they heard, by the topic of the run."""
     heard: defaultdict[str, list[str]] = defaultdict(list)
 
     def topic_in(text: Any) -> str:
@@ -49,6 +53,11 @@ async def test_every_listener_hears_of_every_run_in_its_order() -> None:
         def ended(source: Any, event: Any) -> None:
             heard[topic_in(event.output.raw)].append("ended")
 
+        yield heard
+
+
+async def test_every_listener_hears_of_every_run_in_its_order() -> None:
+    with listening() as heard:
         seen = await at_once(of(crew()))
         await asyncio.to_thread(crewai_event_bus.flush)
     assert seen.texts == answers()
