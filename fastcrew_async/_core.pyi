@@ -24,9 +24,18 @@ __all__ = [
     "WorkQueue",
     "__version__",
     "canonical",
+    "log_hurry",
+    "log_levels",
+    "log_take",
+    "log_wait",
 ]
 
 __version__: str
+
+def log_hurry() -> None: ...
+def log_levels(levels: Sequence[int]) -> None: ...
+def log_take() -> tuple[list[tuple[str, int, float, str, str]], int]: ...
+def log_wait(seconds: float, half_full: bool) -> None: ...
 
 @final
 class Awaitable(Coroutine[Any, Any, _T], Generic[_T]):

@@ -21,6 +21,9 @@ def get() -> Runtime:
     if runtime is None or runtime.closed:
         with _lock:
             if _runtime is None or _runtime.closed:
+                from fastcrew_async import core_log
+
+                core_log.start()
                 _runtime = Runtime()
             runtime = _runtime
     return runtime
@@ -38,7 +41,13 @@ def close(timeout: float = 5.0) -> bool:
     global _runtime
     with _lock:
         runtime, _runtime = _runtime, None
-    return runtime is None or runtime.close(timeout)
+    if runtime is None:
+        return True
+    from fastcrew_async import core_log
+
+    drained = runtime.close(timeout)
+    core_log.flush()
+    return drained
 
 
 async def sleep(seconds: float) -> None:

@@ -4,6 +4,7 @@ pub mod bridge;
 pub mod codec;
 pub mod error;
 pub mod http;
+pub mod logs;
 pub mod memory;
 pub mod process;
 pub mod runtime;
@@ -23,6 +24,8 @@ mod _core {
     use crate::codec::python::{Codec, FrameSplitter};
     #[pymodule_export]
     use crate::http::{HttpClient, HttpStream};
+    #[pymodule_export]
+    use crate::logs::python::{log_hurry, log_levels, log_take, log_wait};
     #[pymodule_export]
     use crate::memory::PyMemories;
     #[pymodule_export]

@@ -23,6 +23,7 @@ pub fn id() -> u32 {
 #[pyo3::pyfunction]
 pub fn forked() {
     ID.store(0, Relaxed);
+    crate::logs::forked();
 }
 
 /// What has threads, locks or open files of the process that made it. A forked child can neither use nor close it: its

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from os import PathLike
 from typing import Any, TypeAlias, TypeVar
@@ -13,6 +15,7 @@ from weakref import WeakKeyDictionary
 
 import httpx
 
+from fastcrew_async import core_log
 from fastcrew_async._fallback.bridge import Awaitable, Operation
 from fastcrew_async._fallback.runtime import Runtime
 from fastcrew_async.errors import HttpConnectionError, HttpTimeoutError
@@ -69,7 +72,8 @@ class HttpClient:
         request = self._request(url, headers, body, read_timeout, total_timeout)
 
         async def post() -> Answer:
-            response = await (await self._async_client()).send(request)
+            with _Asking(request) as asking:
+                response = asking.heard(await (await self._async_client()).send(request))
             return response.status_code, _headers(response), response.content
 
         return Awaitable(lambda: counted(self._runtime, post, total_timeout))
@@ -80,7 +84,8 @@ class HttpClient:
         self._runtime.check_process("runtime")
         request = self._request(url, headers, body, read_timeout, total_timeout)
         try:
-            response = self._sync_client().send(request)
+            with _Asking(request) as asking:
+                response = asking.heard(self._sync_client().send(request))
         except httpx.HTTPError as error:
             raise ours(error) from error
         return response.status_code, _headers(response), response.content
@@ -171,7 +176,8 @@ class HttpStream:
             request = self._taken()
             if self._total_timeout is not None:
                 self._deadline = asyncio.get_running_loop().time() + self._total_timeout
-            response = await (await self._client._async_client()).send(request, stream=True)
+            with _Asking(request) as asking:
+                response = asking.heard(await (await self._client._async_client()).send(request, stream=True))
             self._response = response
             if response.status_code >= 400:
                 body = await response.aread()
@@ -185,7 +191,8 @@ class HttpStream:
     def open_sync(self) -> Answer:
         request = self._taken()
         try:
-            response = self._client._sync_client().send(request, stream=True)
+            with _Asking(request) as asking:
+                response = asking.heard(self._client._sync_client().send(request, stream=True))
             self._response = response
             if response.status_code >= 400:
                 body = response.read()
@@ -259,6 +266,33 @@ class HttpStream:
         response, self._response, self._pieces = self._response, None, None
         if response is not None:
             await response.aclose()
+
+
+class _Asking:
+    """What is said of a request: where it went, and how it ended. No more of an address is told: it may hold a key."""
+
+    def __init__(self, request: httpx.Request) -> None:
+        self._host = request.url.netloc.decode("ascii")
+        self._since = time.monotonic()
+
+    def __enter__(self) -> _Asking:
+        return self
+
+    def heard(self, response: httpx.Response) -> httpx.Response:
+        level = logging.INFO if response.status_code >= 400 else logging.DEBUG
+        after = time.monotonic() - self._since
+        core_log.http.log(level, "%s answered %d after %.1fs", self._host, response.status_code, after)
+        return response
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        after = time.monotonic() - self._since
+        if isinstance(error, (httpx.HTTPError, HttpConnectionError)):
+            core_log.http.info(
+                "no answer from %s after %.1fs: %s", self._host, after, str(error) or type(error).__name__
+            )
+        elif error is not None:
+            text = "a call of %s was given up after %.1fs, without an answer"
+            core_log.http.debug(text, self._host, after)
 
 
 class Parser:

@@ -13,9 +13,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 
+from fastcrew_async import core_log
+
 SHARE = 4
 """Of those that have waited over the ageing time the oldest gets one of so many turns, whatever its rank."""
 
+_UNUSUAL = 60.0  # who has waited for so many seconds has waited unusually long
 _MANY = 1024  # from so many keys on, those that nobody uses are forgotten
 
 RuleOfKey = tuple[int | None, int | None, int | None, float]
@@ -84,12 +87,14 @@ class _Meter:
         if index >= 0:
             self.log[index][0] = max(self.log[index][0], now)
 
-    def observe(self, limit: int, remaining: int, reset: float, own: int, now: float, window: float) -> None:
+    def observe(self, limit: int, remaining: int, reset: float, own: int, now: float, window: float) -> bool:
+        """Whether the limit is another than it was."""
         if limit == 0 or reset > window:  # a limit over a longer time is none of this meter
-            return
-        self.learned = limit
+            return False
+        known, self.learned = self.learned, limit
         self.foreign = max(0, max(0, limit - remaining) - own)
         self.foreign_until = now + reset
+        return known != limit
 
     def _left_by(self, amount: int, now: float, window: float) -> float:
         """When as much as `amount` will have left the window."""
@@ -261,7 +266,11 @@ class Limiter:
             found.expire(now)
             meter = found.tokens if of_tokens else found.requests
             limit, remaining, reset = word
-            meter.observe(limit, remaining, reset, meter.used if entry is None else entry[1], now, found.window)
+            own = meter.used if entry is None else entry[1]
+            if meter.observe(limit, remaining, reset, own, now, found.window):
+                what = "tokens" if of_tokens else "requests"
+                text = "%s: the provider allows %d %s in %g s, of which %d are left"
+                core_log.limits.info(text, key, limit, what, found.window, remaining)
             return self._pump()
 
     def pause(self, key: str, seconds: float, now: float) -> Granted:
@@ -271,6 +280,7 @@ class Limiter:
             found = self._key(key)
             if found is not None:
                 found.paused_until = max(found.paused_until, now + seconds)
+                core_log.limits.info("%s: the provider refuses, nothing goes for %g s", key, seconds)
             return self._pump()
 
     def wake(self, now: float) -> Granted:
@@ -320,6 +330,8 @@ class Limiter:
 
     def _grant(self, asked: _Ticket) -> None:
         asked.entries = []
+        if self._now - asked.since >= _UNUSUAL:
+            core_log.limits.info("%s: let through after %.0f s", ", ".join(asked.keys), self._now - asked.since)
         for name in asked.keys:
             key = self._keys[name]
             key.used += 1

@@ -8,6 +8,7 @@ import threading
 from typing import Any, TypeVar
 from weakref import WeakSet
 
+from fastcrew_async import core_log
 from fastcrew_async._fallback.bridge import Awaitable, Operation
 from fastcrew_async.errors import ForkedProcessError, RuntimeClosedError
 
@@ -34,6 +35,7 @@ class Runtime:
         # Weak: what nobody awaits any more, because its loop has gone, is not in flight.
         self._operations: WeakSet[Operation[Any]] = WeakSet()
         self._changed = threading.Condition()
+        core_log.runtime.debug("started in process %d", self._pid)
 
     @property
     def pid(self) -> int:
@@ -89,9 +91,13 @@ class Runtime:
         self.check_process("runtime")
         _check_duration("timeout", timeout)
         with self._changed:
-            self._closed = True
+            first, self._closed = not self._closed, True
             drained = self._changed.wait_for(lambda: not self._operations, timeout)
             left = list(self._operations)
+        if first and left:
+            core_log.runtime.info("closed after %ss with operations in flight, which fail: %d", timeout, len(left))
+        elif first:
+            core_log.runtime.debug("closed")
         for operation in left:
             operation.complete(error=RuntimeClosedError(_CLOSED))
         return drained

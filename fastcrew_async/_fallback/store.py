@@ -6,6 +6,7 @@ one line.
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import sqlite3
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import Any
 
+from fastcrew_async import core_log
 from fastcrew_async._fallback import statement
 from fastcrew_async._fallback.bridge import Awaitable, Operation
 from fastcrew_async._fallback.runtime import Runtime
@@ -39,6 +41,8 @@ _LOG_LIMIT = 64 * 2**20
 _LOG_PATIENCE_MS = 250
 # A query looks whether its caller has left after so many steps of SQLite's machine.
 _LOOK_EVERY = 100_000
+# What takes longer (seconds) is worth a line of the log.
+_LONG = 1.0
 
 Outcome = tuple[int, "int | None", list[tuple[Any, ...]]]
 Act = Callable[[sqlite3.Connection], Any]
@@ -124,6 +128,7 @@ class _Writer:
                 self._serve(job, group)
             except BaseException as error:  # a defect must not leave callers waiting
                 self._drop_connection()
+                core_log.database.error("%s: the writer goes on after this: %r", self._path, error)
                 for waiting in (job, *(member for member, _ in group)):
                     if not waiting.future.done():
                         waiting.finish(error)
@@ -172,6 +177,7 @@ class _Writer:
     def _patiently(self, since: float, sql: str | None) -> None:
         """Opens the file where needed and runs ``sql``, again and again while another process holds the file."""
         deadline = max(since, self._ours_at) + self._busy_timeout
+        held: float | None = None
         while True:
             try:
                 if self._connection is None:
@@ -180,10 +186,21 @@ class _Writer:
                 if sql:
                     self._connection.execute(sql)
                 self._ours_at = time.monotonic()
+                if held is not None:
+                    waited = self._ours_at - held
+                    level = logging.DEBUG if waited < _LONG else logging.WARNING
+                    core_log.database.log(level, "%s: another process held the file for %.1fs", self._path, waited)
                 return
             except sqlite3.Error as error:
+                if not statement.is_busy(error):
+                    raise statement.translate(self._path, error) from error
                 left = deadline - time.monotonic()
-                if left <= 0 or not statement.is_busy(error):
+                if held is None:
+                    held = time.monotonic()
+                    text = "%s: another process writes, trying again for %.1fs"
+                    core_log.database.debug(text, self._path, max(left, 0.0))
+                if left <= 0:
+                    core_log.database.info("%s: given up, another process held the file too long", self._path)
                     raise statement.translate(self._path, error) from error
             # Scattered, so that many processes all get their turn.
             time.sleep(min(left, random.uniform(0.0005, 0.002)))
@@ -215,6 +232,7 @@ class _Writer:
         except BaseException:
             connection.close()
             raise
+        core_log.database.debug("%s: opened", self._path)
         return connection
 
     def _run_in_savepoint(self, connection: sqlite3.Connection, job: _Job) -> Any:
@@ -233,12 +251,16 @@ class _Writer:
         return answer
 
     def _commit(self, writes: int) -> Exception | None:
+        began = time.monotonic()
         try:
             self._writing().execute("COMMIT")
         except sqlite3.Error as error:
             self._roll_back()
             return statement.translate(self._path, error)
         self._ours_at = time.monotonic()
+        if self._ours_at - began >= _LONG:
+            text = "%s: a commit of %d writes took %.1fs"
+            core_log.database.warning(text, self._path, writes, self._ours_at - began)
         self.writes += writes
         self.commits += 1
         self.largest_group = max(self.largest_group, writes)
@@ -265,6 +287,9 @@ class _Writer:
         (busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         connection.execute("PRAGMA busy_timeout = 0")
         self._log_limit = size + _LOG_LIMIT if busy else _LOG_LIMIT
+        if busy:
+            text = "%s-wal: readers keep it from being emptied, it has %d bytes"
+            core_log.database.info(text, self._path, size)
 
     def _drop_connection(self) -> None:
         connection, self._connection = self._connection, None

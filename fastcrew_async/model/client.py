@@ -25,7 +25,7 @@ from openai.lib._parsing import parse_chat_completion, type_to_response_format_p
 from openai.resources.chat.completions import AsyncCompletions
 from openai.types.chat import ChatCompletion
 
-from fastcrew_async import runtime
+from fastcrew_async import core_log, runtime
 from fastcrew_async.deadlines import time_left
 from fastcrew_async.engine import calling, usage
 from fastcrew_async.errors import HttpConnectionError, HttpTimeoutError
@@ -161,6 +161,9 @@ class Client:
             left = time_left()
             if left is not None and wait >= left:
                 raise failure from cause  # the run would be over before the next attempt
+            # Not the failure's text, which quotes the answer.
+            text, why = "%s is asked again in %.1fs, %d of %d times: %s", cause or type(failure).__name__
+            core_log.http.info(text, httpx.URL(url).netloc.decode("ascii"), wait, attempt + 1, most, why)
             yield wait
         raise AssertionError("the last attempt returns or raises")
 

@@ -1,6 +1,7 @@
 //! A panic of one operation is that operation's error, and nobody else's.
 
 use crate::error::Error;
+use crate::logs;
 use std::future::Future;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::pin::pin;
@@ -13,7 +14,11 @@ pub async fn caught<T>(future: impl Future<Output = Result<T, Error>>) -> Result
     std::future::poll_fn(move |context| {
         match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
             Ok(poll) => poll,
-            Err(payload) => Poll::Ready(Err(Error::from_panic(&*payload))),
+            Err(payload) => {
+                let error = Error::from_panic(&*payload);
+                log::error!(target: logs::RUNTIME, "{error}");
+                Poll::Ready(Err(error))
+            }
         }
     })
     .await

@@ -11,6 +11,7 @@ use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{timeout_at, Instant};
 
 use crate::error::{Error, HttpErrorKind};
+use crate::logs;
 
 /// How long an idle connection is kept.
 const IDLE: Duration = Duration::from_secs(60);
@@ -121,6 +122,61 @@ impl Clock {
     }
 }
 
+/// What is said of a request: where it went, and how it ended. No more of an address is told, which may hold a key.
+struct Asking {
+    host: String,
+    since: Instant,
+    open: bool,
+}
+
+impl Asking {
+    fn new(url: &str) -> Self {
+        // Named beforehand, because the request is given away; not where nobody asks for it.
+        let named = log::log_enabled!(target: logs::HTTP, log::Level::Info);
+        Self {
+            host: if named {
+                host(url).to_owned()
+            } else {
+                String::new()
+            },
+            since: Instant::now(),
+            open: true,
+        }
+    }
+
+    fn answered(mut self, outcome: Result<u16, &Error>) {
+        self.open = false;
+        let (host, after) = (&self.host, self.since.elapsed());
+        match outcome {
+            Ok(status @ 400..) => {
+                log::info!(target: logs::HTTP, "{host} answered {status} after {after:.1?}");
+            }
+            Ok(status) => {
+                log::debug!(target: logs::HTTP, "{host} answered {status} after {after:.1?}")
+            }
+            Err(error) => {
+                log::info!(target: logs::HTTP, "no answer from {host} after {after:.1?}: {error}");
+            }
+        }
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        if self.open {
+            let (host, after) = (&self.host, self.since.elapsed());
+            log::debug!(target: logs::HTTP, "a call of {host} was given up after {after:.1?}, without an answer");
+        }
+    }
+}
+
+/// The host of an address, with its port and without what may stand before it.
+fn host(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let place = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    place.rsplit('@').next().unwrap_or_default()
+}
+
 pub struct Client {
     options: Options,
     built: OnceCell<reqwest::Client>,
@@ -154,6 +210,13 @@ impl Client {
 
     /// Sends the request; the answer's head is here when it ends.
     pub async fn begin(&self, request: Request) -> Result<Begun, Error> {
+        let asking = Asking::new(&request.url);
+        let begun = self.send(request).await;
+        asking.answered(begun.as_ref().map(|begun| begun.response.status().as_u16()));
+        begun
+    }
+
+    async fn send(&self, request: Request) -> Result<Begun, Error> {
         let clock = Clock::new(&request);
         let built = self.built.get_or_try_init(|| self.build()).await?;
         let places = Arc::clone(&self.places);

@@ -19,6 +19,7 @@ mod python {
     use crate::bridge::value::Value;
     use crate::bridge::Bridges;
     use crate::error::Error;
+    use crate::logs;
     use pyo3::prelude::*;
     use std::future::Future;
     use std::sync::mpsc::{sync_channel, RecvTimeoutError};
@@ -98,8 +99,10 @@ mod python {
                 return Err(Error::Invalid("threads must be at least 1, not 0".to_owned()).into());
             }
             let bridges = Arc::new(Bridges::default());
+            let core = Arc::new(Core::new(threads)?);
+            log::debug!(target: logs::RUNTIME, "started in process {}, threads: {threads}", core.pid());
             Ok(Self {
-                core: Arc::new(Core::new(threads)?),
+                core,
                 messenger: Messenger::new(bridges.clone()),
                 bridges,
             })
@@ -147,9 +150,17 @@ mod python {
         fn close(&self, py: Python<'_>, timeout: f64) -> PyResult<bool> {
             self.core.check_process("runtime")?;
             let timeout = duration("timeout", timeout)?;
-            self.core.intake().close();
+            let first = self.core.intake().close();
             // Detached: worker threads need the GIL to end their jobs, and the caller may hold up nobody meanwhile.
             let drained = py.detach(|| self.core.intake().drain(timeout));
+            match self.core.intake().in_flight() {
+                _ if !first => {}
+                0 => log::debug!(target: logs::RUNTIME, "closed"),
+                left => log::info!(
+                    target: logs::RUNTIME,
+                    "closed after {timeout:?} with operations in flight, which fail: {left}"
+                ),
+            }
             self.bridges.close(py);
             py.detach(|| self.core.shutdown(SHUTDOWN_BOUND));
             Ok(drained)

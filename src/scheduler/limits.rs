@@ -2,6 +2,7 @@
 //! waiting of its own: times come in as seconds, and out come the tickets that may go and the time to ask again.
 
 use super::meter::{Entry, Meter};
+use crate::logs;
 use slab::Slab;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet};
@@ -10,6 +11,9 @@ use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet};
 pub const SHARE: u32 = 4;
 /// From so many keys on, those that nobody uses are forgotten.
 const MANY: usize = 1024;
+
+/// Who has waited for so many seconds has waited unusually long.
+const UNUSUAL: f64 = 60.0;
 
 /// What a key allows: at the same time, and within `window` seconds.
 #[derive(Clone, Default)]
@@ -297,7 +301,14 @@ impl Limits {
             &mut key.requests
         };
         let own = entry.map_or(meter.used(), |entry| entry.used);
-        meter.observe(word, own, now, window);
+        if meter.observe(word, own, now, window) {
+            let (limit, remaining, _) = word;
+            log::info!(
+                target: logs::LIMITS,
+                "{name}: the provider allows {limit} {} in {window} s, of which {remaining} are left",
+                if of_tokens { "tokens" } else { "requests" }
+            );
+        }
         self.pump()
     }
 
@@ -307,6 +318,7 @@ impl Limits {
         if let Some(index) = self.key(name) {
             let key = &mut self.keys[index];
             key.paused_until = key.paused_until.max(self.now + seconds);
+            log::info!(target: logs::LIMITS, "{name}: the provider refuses, nothing goes for {seconds} s");
         }
         self.pump()
     }
@@ -376,6 +388,12 @@ impl Limits {
 
     fn grant(&mut self, number: u64) {
         let ticket = self.tickets.get_mut(&number).expect("a ticket that waits");
+        let waited = self.now - ticket.since;
+        if waited >= UNUSUAL {
+            let names = ticket.keys.iter().map(|&key| self.keys[key].name.as_str());
+            let names: Vec<_> = names.collect();
+            log::info!(target: logs::LIMITS, "{}: let through after {waited:.0} s", names.join(", "));
+        }
         let mut entries = Vec::with_capacity(ticket.keys.len());
         for &key in &ticket.keys {
             let key = &mut self.keys[key];

@@ -106,20 +106,22 @@ impl Meter {
     }
 
     /// The provider's word: of `limit`, `remaining` were left when `own` had been used here; all of it is back after
-    /// `reset` seconds. A limit over a longer time than the window is none of this meter.
+    /// `reset` seconds. A limit over a longer time than the window is none of this meter. Says whether the limit is
+    /// another than it was.
     pub fn observe(
         &mut self,
         (limit, remaining, reset): (u64, u64, f64),
         own: u64,
         now: f64,
         window: f64,
-    ) {
+    ) -> bool {
         if limit == 0 || reset > window {
-            return;
+            return false;
         }
-        self.learned = Some(limit);
+        let known = self.learned.replace(limit);
         self.foreign = limit.saturating_sub(remaining).saturating_sub(own);
         self.foreign_until = now + reset;
+        known != Some(limit)
     }
 
     fn foreign(&self, now: f64) -> u64 {

@@ -17,6 +17,7 @@ use super::work::collect;
 use super::{statement, Options};
 use crate::bridge::value::Value;
 use crate::error::{DatabaseErrorKind as Kind, Error};
+use crate::logs;
 
 type Pool = r2d2::Pool<SqliteConnectionManager>;
 
@@ -87,7 +88,11 @@ impl Readers {
         });
         read.await
             .unwrap_or_else(|error| match error.try_into_panic() {
-                Ok(payload) => Err(Error::from_panic(payload.as_ref())),
+                Ok(payload) => {
+                    let error = Error::from_panic(payload.as_ref());
+                    log::error!(target: logs::DATABASE, "{error}");
+                    Err(error)
+                }
                 Err(_) => Err(Error::RuntimeClosed),
             })
     }

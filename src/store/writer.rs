@@ -25,6 +25,7 @@ use super::{Options, Stats};
 use crate::bridge::queue::Completer;
 use crate::bridge::value::Value;
 use crate::error::{DatabaseErrorKind as Kind, Error};
+use crate::logs;
 
 type Answer = Result<Value, Error>;
 
@@ -171,8 +172,11 @@ impl Writer {
                 continue;
             }
             // Unwinding drops the group's answers, which fails its callers; the connection may be in any state.
-            if catch_unwind(AssertUnwindSafe(|| self.serve(job))).is_err() {
+            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| self.serve(job))) {
                 self.connection = None;
+                let path = self.options.path.display();
+                let error = Error::from_panic(&*payload);
+                log::error!(target: logs::DATABASE, "{path}: the writer goes on after this: {error}");
             }
         }
     }
@@ -255,6 +259,7 @@ impl Writer {
         act: impl Fn(&Connection) -> rusqlite::Result<()>,
     ) -> Result<(), Error> {
         let deadline = since.max(self.ours_at) + self.options.busy_timeout;
+        let mut held = None;
         loop {
             let busy = match self.open().and_then(|connection| {
                 act(connection).map_err(|error| {
@@ -267,17 +272,36 @@ impl Writer {
             }) {
                 Ok(()) => {
                     self.ours_at = Instant::now();
+                    if let Some(held) = held {
+                        self.tell_held(self.ours_at - held);
+                    }
                     return Ok(());
                 }
                 Err(Refusal::Final(error)) => return Err(error),
                 Err(Refusal::Busy(error)) => error,
             };
             let left = deadline.saturating_duration_since(Instant::now());
+            let path = self.options.path.display();
+            if held.is_none() {
+                held = Some(Instant::now());
+                log::debug!(target: logs::DATABASE, "{path}: another process writes, trying again for {left:.1?}");
+            }
             if left.is_zero() {
+                log::info!(target: logs::DATABASE, "{path}: given up, another process held the file too long");
                 return Err(failure(&self.options.path, &busy));
             }
             thread::sleep(left.min(pause()));
         }
+    }
+
+    fn tell_held(&self, held: Duration) {
+        let level = if held < logs::LONG {
+            log::Level::Debug
+        } else {
+            log::Level::Warn
+        };
+        let path = self.options.path.display();
+        log::log!(target: logs::DATABASE, level, "{path}: another process held the file for {held:.1?}");
     }
 
     fn open(&mut self) -> Result<&Connection, Refusal> {
@@ -295,6 +319,7 @@ impl Writer {
             self.ids = RowIds::of(&connection)
                 .map_err(|error| Refusal::Final(failure(&self.options.path, &error)))?;
             self.connection = Some(connection);
+            log::debug!(target: logs::DATABASE, "{}: opened", self.options.path.display());
             self.tally.opened.store(true, Relaxed);
         }
         Ok(self.connection())
@@ -340,11 +365,16 @@ impl Writer {
             self.roll_back();
             return Err(error);
         }
+        let began = Instant::now();
         let committed = self
             .connection()
             .prepare_cached("COMMIT")
             .and_then(|mut commit| commit.raw_execute());
         self.ours_at = Instant::now();
+        let (took, path) = (self.ours_at - began, self.options.path.display());
+        if took >= logs::LONG {
+            log::warn!(target: logs::DATABASE, "{path}: a commit of {writes} writes took {took:.1?}");
+        }
         match committed {
             Ok(_) => {
                 self.tally.committed(writes);
@@ -387,6 +417,10 @@ impl Writer {
             .is_ok_and(|busy| busy == 0);
         // A failed attempt is repeated when the log has grown by as much again: the writes go on.
         self.log_limit = if emptied { LOG_LIMIT } else { size + LOG_LIMIT };
+        if !emptied {
+            let path = self.log.display();
+            log::info!(target: logs::DATABASE, "{path}: readers keep it from being emptied, it has {size} bytes");
+        }
         if connection.busy_timeout(Duration::ZERO).is_err() {
             self.connection = None;
         }

@@ -161,5 +161,5 @@ async def _start_and_cancel(witness: Witness, kickoff, run: str, steps: int, sec
 
 def _other_threads() -> set[str]:
     """Threads that belong to no pool; those of a pool are bounded, and the worker pool's end when idle."""
-    pools = ("fastcrew-worker", "CrewAISyncHandler")
+    pools = ("fastcrew-worker", "fastcrew-log", "CrewAISyncHandler")
     return {thread.name for thread in threading.enumerate() if not thread.name.startswith(pools)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import sqlite3
@@ -10,6 +11,7 @@ import sys
 
 import pytest
 
+from fastcrew_async import core_log
 from fastcrew_async._fallback.statement import translate
 from fastcrew_async.errors import (
     DatabaseBusyError,
@@ -100,8 +102,12 @@ def test_a_file_or_a_folder_without_the_right_to_write(backend, script):
     ], err
 
 
-async def test_a_file_that_another_process_holds(backend, tmp_path, hold):
+async def test_a_file_that_another_process_holds(backend, tmp_path, hold, caplog):
     path = tmp_path / "a.db"
+    core_log.flush()
+    caplog.clear()
+    caplog.set_level(logging.DEBUG, "fastcrew_async.core.database")
+    core_log.start()  # which looks at the levels
     async with Database(path, busy_timeout=0.2) as db:
         await db.execute("CREATE TABLE t (a)")
         with hold(path):
@@ -111,6 +117,12 @@ async def test_a_file_that_another_process_holds(backend, tmp_path, hold):
                 await db.batch([("INSERT INTO t VALUES (2)", ())])
         await db.execute("INSERT INTO t VALUES (3)")
         assert await db.fetch_all("SELECT a FROM t") == [(3,)]
+    core_log.flush()
+    said = [record.getMessage().removeprefix(f"{path}: ") for record in caplog.records]
+    trying, given_up = "another process writes, trying again", "given up, another process held the file too long"
+    assert said[0] == "opened"
+    assert [line.startswith(trying) for line in said[1::2]] == [True, True]
+    assert said[2::2] == [given_up, given_up]
 
 
 async def test_a_file_that_another_process_holds_while_it_is_opened(backend, tmp_path, hold):
