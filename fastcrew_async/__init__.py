@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fastcrew_async.crew import AsyncCrew
     from fastcrew_async.deadlines import time_left
     from fastcrew_async.limits import Limit, Limits
+    from fastcrew_async.memory.knowledge import KnowledgeStore
     from fastcrew_async.memory.store import MemoryStore
     from fastcrew_async.messages import AgentMessage, RunState
     from fastcrew_async.model.llm import LLM
@@ -31,6 +32,7 @@ _HOMES = {
     "AsyncCrew": "fastcrew_async.crew",
     "Call": "fastcrew_async.calls",
     "Database": "fastcrew_async.store",
+    "KnowledgeStore": "fastcrew_async.memory.knowledge",
     "Limit": "fastcrew_async.limits",
     "Limits": "fastcrew_async.limits",
     "LLM": "fastcrew_async.model.llm",
@@ -52,6 +54,7 @@ __all__ = [  # noqa: RUF022 (sorted as `dir()` sorts)
     "AsyncCrew",
     "Call",
     "Database",
+    "KnowledgeStore",
     "LLM",
     "Limit",
     "Limits",

@@ -110,11 +110,11 @@ class Memories:
     def save_sync(self, records: Sequence[Any]) -> None:
         self._now(self._writing(self._saving(records)))
 
-    def replace(self, record: Any) -> Awaitable[Any]:
-        return self._later(self._writing(self._replacing(record)))
+    def replace(self, records: Sequence[Any]) -> Awaitable[Any]:
+        return self._later(self._writing(self._replacing(records)))
 
-    def replace_sync(self, record: Any) -> None:
-        self._now(self._writing(self._replacing(record)))
+    def replace_sync(self, records: Sequence[Any]) -> None:
+        self._now(self._writing(self._replacing(records)))
 
     def touch(self, ids: list[str], now: str) -> Awaitable[Any]:
         return self._later(self._writing(lambda connection: _touch(connection, ids, now)))
@@ -251,12 +251,12 @@ class Memories:
         _check(records)
         return lambda connection: self._insert(connection, records)
 
-    def _replacing(self, record: Any) -> Act:
-        _check([record])
+    def _replacing(self, records: Sequence[Any]) -> Act:
+        _check(records)
 
         def act(connection: sqlite3.Connection) -> None:
-            self._remove(connection, _rows_of_ids(connection, [record[0]]))
-            self._insert(connection, [record])
+            self._remove(connection, _rows_of_ids(connection, [record[0] for record in records]))
+            self._insert(connection, records)
 
         return act
 

@@ -38,16 +38,17 @@ _applied: list[_Applied] = []
 _refused: str | None = None
 
 
-def install(strict: bool = True, *, llm: bool = True, memory: bool = False) -> None:
+def install(strict: bool = True, *, llm: bool = True, memory: bool = False, knowledge: bool = False) -> None:
     """Put every crew of this process on the engine: ``kickoff``, ``akickoff``, ``kickoff_async``, the ``for_each``
     family, ``Agent.kickoff*`` and guardrail agents. Crews made before or after it are served. Calling it again does
-    nothing, but for ``memory``. All or nothing: when CrewAI is not one we know, nothing is changed.
+    nothing, but for ``memory`` and ``knowledge``. All or nothing: when CrewAI is not one we know, nothing is changed.
 
     Args:
         strict: when False, an unsupported CrewAI gives a warning and stays as it was, instead of an error.
         llm: send the chat completions of CrewAI's OpenAI provider, and of the compatible ones, over the core's
             connections. What that does not cover stays with the openai package; ``status()`` says what that is.
         memory: a ``Memory`` that is made from now on and names no storage keeps its records in a ``MemoryStore``.
+        knowledge: knowledge that is made from now on and is given no storage is kept in a ``KnowledgeStore``.
 
     Raises:
         UnsupportedCrewAIError: CrewAI's version, or one of its names, is not what this release was made for.
@@ -60,6 +61,7 @@ def install(strict: bool = True, *, llm: bool = True, memory: bool = False) -> N
     with _lock:
         if _applied:
             factory.as_default = factory.as_default or memory
+            factory.keeps_knowledge = factory.keeps_knowledge or knowledge
             return
         try:
             prepared = _prepared(llm)
@@ -79,6 +81,7 @@ def install(strict: bool = True, *, llm: bool = True, memory: bool = False) -> N
             _restore()
             raise
         factory.as_default = memory
+        factory.keeps_knowledge = knowledge
     from fastcrew_async.engine.kickoff import prepare_process
 
     prepare_process()
@@ -93,7 +96,7 @@ def uninstall() -> None:
     if was_installed:
         from fastcrew_async.memory import factory
 
-        factory.as_default = False
+        factory.as_default = factory.keeps_knowledge = False
         from fastcrew_async.engine import collector, events, executor
 
         executor.release()

@@ -30,6 +30,7 @@ _CREW = "crewai.crew.Crew"
 _FLOW = "crewai.flow.runtime"
 _MEMORY = "crewai.memory.unified_memory"
 _STORES = "crewai.memory.storage.factory"
+_KNOWLEDGE = "crewai.knowledge.storage.factory"
 _OUTPUTS = "crewai.utilities.task_output_storage_handler.TaskOutputStorageHandler"
 _OF_ENGINE = "_fastcrew_async"
 
@@ -261,6 +262,13 @@ def patches() -> list[Patch]:
             "_factory",
             factory.after,
             'Memory(storage="fastcrew") is a MemoryStore, and with install(memory=True) so is the default',
+        ),
+        Patch(
+            _KNOWLEDGE,
+            import_module(_KNOWLEDGE),
+            "_factory",
+            factory.knowledge_after,
+            "with install(knowledge=True) knowledge is kept in a KnowledgeStore",
         ),
         Patch(_CREW, Crew, "replay", _replay, "finds the task in any run that is still kept"),
         Patch(

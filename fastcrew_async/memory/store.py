@@ -175,11 +175,21 @@ class MemoryStore:
 
     def update(self, record: MemoryRecord) -> None:
         """Put a record in the place of all that have its id."""
-        self._core().replace_sync(rows.incoming(record))
+        self.replace([record])
 
     async def aupdate(self, record: MemoryRecord) -> None:
         """The async twin of ``update``."""
-        await self._core().replace(rows.incoming(record))
+        await self.areplace([record])
+
+    def replace(self, records: Sequence[MemoryRecord]) -> None:
+        """Put records in the place of all that have their ids, in one step: no search sees a part of it."""
+        if records:
+            self._core().replace_sync([rows.incoming(record) for record in records])
+
+    async def areplace(self, records: Sequence[MemoryRecord]) -> None:
+        """The async twin of ``replace``."""
+        if records:
+            await self._core().replace([rows.incoming(record) for record in records])
 
     def touch_records(self, record_ids: Sequence[str]) -> None:
         """Set ``last_accessed`` of these records to now."""

@@ -156,17 +156,17 @@ impl Memories {
         })
     }
 
-    /// Replaces all records of the id of this one.
+    /// Replaces all records that have an id of these.
     pub fn replace(
         &self,
-        record: Record,
+        records: Vec<Record>,
     ) -> Result<impl Future<Output = Answer> + Send + 'static, Error> {
-        let record = [record];
-        check(&record)?;
+        check(&records)?;
+        let ids: Vec<String> = records.iter().map(|record| record.id.clone()).collect();
         let written = self.write(move |connection, segments| {
-            let rows = records::rows_of_ids(connection, &[record[0].id.clone()])?;
+            let rows = records::rows_of_ids(connection, &ids)?;
             let slots = records::remove(connection, segments, &rows)?;
-            records::insert(connection, segments, &record)?;
+            records::insert(connection, segments, &records)?;
             Ok(slots_value(slots))
         })?;
         let buried = self.bury(written);

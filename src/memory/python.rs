@@ -155,7 +155,7 @@ operations! {
     /// Opens the files; later operations would do so themselves.
     open open_sync () |memories| Ok(memories.open()?);
     save save_sync (records: Vec<Record>) |memories, records| Ok(memories.save(records)?);
-    replace replace_sync (record: Record) |memories, record| Ok(memories.replace(record)?);
+    replace replace_sync (records: Vec<Record>) |memories, records| Ok(memories.replace(records)?);
     touch touch_sync (ids: Vec<String>, now: String) |memories, ids, now| Ok(memories.touch(ids, now)?);
     get get_sync (id: String) |memories, id| Ok(memories.get(id)?);
     newest newest_sync (prefix: Option<String>, limit: i64, offset: i64, vectors: bool)

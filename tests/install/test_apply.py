@@ -15,6 +15,7 @@ import crewai.agent.core
 import crewai.agents
 import crewai.agents.agent_executor
 import crewai.flow.runtime
+import crewai.knowledge.storage.factory
 import crewai.memory.storage.factory
 import pytest
 from crewai import Agent, Crew
@@ -49,6 +50,7 @@ OWNERS = {
     "crewai.agents": crewai.agents,
     "crewai.agents.agent_executor": crewai.agents.agent_executor,
     "crewai.flow.runtime": crewai.flow.runtime,
+    "crewai.knowledge.storage.factory": crewai.knowledge.storage.factory,
     "crewai.memory.storage.factory": crewai.memory.storage.factory,
 }
 INPUTS = {"topic": "tea"}
