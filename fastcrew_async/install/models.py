@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import lru_cache, wraps
 from typing import Any
@@ -12,13 +13,13 @@ from crewai.events.types.llm_events import LLMCallCompletedEvent, LLMCallStarted
 from crewai.llms import base_llm
 from crewai.llms.base_llm import BaseLLM
 from crewai.llms.providers.openai.completion import OpenAICompletion
-from crewai.llms.providers.openai_compatible.completion import OpenAICompatibleCompletion
 
 from fastcrew_async import _native
 from fastcrew_async.engine import events
 from fastcrew_async.install.patch import Patch
 
 _OPENAI = "crewai.llms.providers.openai.completion.OpenAICompletion"
+_COMPATIBLE = "crewai.llms.providers.openai_compatible.completion"  # takes 10 ms to import, by those who use it
 _BASE = "crewai.llms.base_llm.BaseLLM"
 _CALLS = (
     "call",
@@ -54,7 +55,7 @@ def _of_class(kind: type[OpenAICompletion]) -> str | None:
     for cls in kind.__mro__:
         if cls is OpenAICompletion:
             break
-        if cls is OpenAICompatibleCompletion:
+        if cls is getattr(sys.modules.get(_COMPATIBLE), "OpenAICompatibleCompletion", None):
             continue
         if cls.__module__.startswith("crewai."):
             return f"{cls.__qualname__} is another provider than OpenAI's"

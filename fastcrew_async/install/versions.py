@@ -7,7 +7,7 @@ import importlib.util
 import inspect
 import re
 import sys
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib import metadata
 from importlib.abc import InspectLoader
 
@@ -49,10 +49,8 @@ def _release(version: str) -> tuple[int, ...]:
 
 def _exists(name: str) -> bool:
     module, _, path = name.partition(":")
-    if module not in sys.modules:
-        source = _source(module)
-        if source is not None and all(re.search(rf"\b{part}\b", source) for part in path.split(".")):
-            return True  # importing all of them would take longer than all the rest
+    if module not in sys.modules and _in_source(module, path):
+        return True  # importing all of them would take longer than all the rest
     try:
         found: object = importlib.import_module(module)
         for part in path.split("."):
@@ -60,6 +58,12 @@ def _exists(name: str) -> bool:
     except (ImportError, AttributeError):
         return False
     return True
+
+
+@cache
+def _in_source(module: str, path: str) -> bool:
+    source = _source(module)
+    return source is not None and all(re.search(rf"\b{part}\b", source) for part in path.split("."))
 
 
 @lru_cache(maxsize=1)  # names of one module follow each other
