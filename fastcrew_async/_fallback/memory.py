@@ -7,7 +7,7 @@ import os
 import sqlite3
 import weakref
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -139,6 +139,18 @@ class Memories:
 
     def search_sync(self, metric: str, vector: bytes, wanted: Wanted, limit: int, least: float) -> Any:
         return self._now(self._reading(self._searching(metric, vector, wanted, limit, least)))
+
+    def candidates(self, vector: bytes, wanted: Wanted, first: int, most: int) -> Awaitable[Any]:
+        return self._later(self._reading(self._taking(vector, wanted, first, most)))
+
+    def candidates_sync(self, vector: bytes, wanted: Wanted, first: int, most: int) -> Any:
+        return self._now(self._reading(self._taking(vector, wanted, first, most)))
+
+    def at_rows(self, rows: Sequence[int]) -> Awaitable[Any]:
+        return self._later(self._reading(lambda connection: self._at_rows(connection, rows)))
+
+    def at_rows_sync(self, rows: Sequence[int]) -> Any:
+        return self._now(self._reading(lambda connection: self._at_rows(connection, rows)))
 
     def by_words(
         self, text: str, method: str, stemmed: bool, near: tuple[str, bytes] | None, wanted: Wanted, limit: int
@@ -398,20 +410,44 @@ class Memories:
         self, connection: sqlite3.Connection, metric: str, query: array[float], wanted: Wanted
     ) -> list[tuple[int, float]]:
         """All rows that are wanted, the nearest first."""
+        nearness = _NEARNESS[metric][0]
+        best = {row: nearness(query, vector) for _, row, vector in self._wanted(connection, len(query), wanted)}
+        return sorted(best.items(), key=lambda match: (-match[1], match[0]))
+
+    def _wanted(
+        self, connection: sqlite3.Connection, dim: int, wanted: Wanted
+    ) -> Iterator[tuple[int, int, array[float]]]:
+        """The slots, rows and vectors of what is wanted."""
         stored = _setting(connection, "dim")
-        if stored and stored != len(query):
-            raise _mismatch(stored, len(query))
+        if stored and stored != dim:
+            raise _mismatch(stored, dim)
         takes = _filter(connection, wanted)
         if not stored or takes is None:
-            return []
+            return
         next_slot = _setting(connection, "next_slot")
-        nearness = _NEARNESS[metric][0]
-        best: dict[int, float] = {}
         for segment in self._segments(connection):
-            for _, entry, vector in segment.living(next_slot):
+            for slot, entry, vector in segment.living(next_slot):
                 if takes(entry.row, entry.scope, entry.source, bool(entry.flags & PRIVATE), entry.created):
-                    best[entry.row] = nearness(query, vector)
-        return sorted(best.items(), key=lambda match: (-match[1], match[0]))
+                    yield slot, entry.row, vector
+
+    def _taking(self, vector: bytes, wanted: Wanted, first: int, most: int) -> Act:
+        query = array("f", vector)
+        _finite(query, "the query's vector")
+
+        def take(connection: sqlite3.Connection) -> Any:
+            rows, numbers = array("q"), array("f")
+            for slot, row, found in self._wanted(connection, len(query), wanted):
+                if slot >= first and len(rows) == most:
+                    return rows.tobytes(), numbers.tobytes(), slot
+                if slot >= first:
+                    rows.append(row)
+                    numbers.extend(found)
+            return rows.tobytes(), numbers.tobytes(), None
+
+        return take
+
+    def _at_rows(self, connection: sqlite3.Connection, rows: Sequence[int]) -> Any:
+        return [next((record for record, _ in self._records(connection, [(row, 0.0)], 1)), None) for row in rows]
 
     def _records(self, connection: sqlite3.Connection, best: Iterable[tuple[int, float]], limit: int) -> Any:
         segments = self._segments(connection)

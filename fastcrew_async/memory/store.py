@@ -16,6 +16,7 @@ import threading
 import weakref
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from crewai.memory.types import MemoryRecord, ScopeInfo
@@ -23,16 +24,13 @@ from crewai.memory.types import MemoryRecord, ScopeInfo
 from fastcrew_async import runtime
 from fastcrew_async._native import Memories, Runtime
 from fastcrew_async.errors import ForkedProcessError
-from fastcrew_async.memory import rows
+from fastcrew_async.memory import rows, similarity
 from fastcrew_async.memory.words import WordEmbedder, unwrapped
 
 __all__ = ["MemoryStats", "MemoryStore"]
 
-Metric: TypeAlias = Literal["cosine", "dot", "euclid"]
 Method: TypeAlias = Literal["bm25", "tfidf"]
 Matches: TypeAlias = "list[tuple[MemoryRecord, float]]"
-
-_METRICS = ("cosine", "dot", "euclid")
 
 
 class MemoryStats(NamedTuple):
@@ -103,7 +101,7 @@ class MemoryStore:
         path: The folder; it is created where it is missing. None is ``fastcrew_memory`` where CrewAI keeps memories.
         metric: How near two vectors are. ``"cosine"`` and ``"euclid"`` score ``1 / (1 + squared distance)``, as
             CrewAI's own store does, the cosine of the vectors made 1 long; ``"dot"`` scores
-            ``1 / (1 + exp(-product))``.
+            ``1 / (1 + exp(-product))``. Or the name of a similarity of yours: see ``register``.
         stemmed: Whether searches by words take English words by their stems (Porter's): "saved" finds "saving".
         readers: How many searches and listings run at once.
         busy_timeout: Seconds to wait for a store that another process is writing to.
@@ -121,13 +119,12 @@ class MemoryStore:
         self,
         path: str | os.PathLike[str] | None = None,
         *,
-        metric: Metric = "cosine",
+        metric: str = "cosine",
         stemmed: bool = True,
         readers: int = 4,
         busy_timeout: float = 30.0,
     ) -> None:
-        if metric not in _METRICS:
-            raise ValueError(f'metric must be "cosine", "dot" or "euclid", not {metric!r}')
+        similarity.check(metric)
         if isinstance(readers, bool) or not isinstance(readers, int) or not 1 <= readers <= 1000:
             raise ValueError(f"readers must be an int from 1 to 1,000, not {readers!r}")
         if not 0 <= busy_timeout <= 86_400:
@@ -137,6 +134,7 @@ class MemoryStore:
             raise ValueError(f"path must be the path of a folder, not {path!r}")
         self._path = os.path.normpath(name) if os.path.isabs(name) else os.path.abspath(name)
         self._metric = metric
+        self._is_built_in = metric in similarity.BUILT_IN
         self._stemmed = bool(stemmed)
         self._settings = (readers, float(busy_timeout))
         self._folder: _Folder | None = None
@@ -147,9 +145,11 @@ class MemoryStore:
         return self._path
 
     @property
-    def metric(self) -> Metric:
+    def metric(self) -> str:
         """How near two vectors are."""
         return self._metric
+
+    register = staticmethod(similarity.register)
 
     def __repr__(self) -> str:
         return f"<MemoryStore {self._path!r}>"
@@ -242,7 +242,8 @@ class MemoryStore:
         text, vector = unwrapped(query_embedding)
         if text is None:
             query = rows.vector(vector)
-            return _matches(self._core().search_sync(self._metric, query, asked, max(limit, 0), min_score))
+            search = self._core().search_sync if self._is_built_in else partial(similarity.search, self._core())
+            return _matches(search(self._metric, query, asked, max(limit, 0), min_score))
         found = self._core().by_words_sync(*self._worded(text, vector, "tfidf", asked, limit))
         return [match for match in _matches(found) if match[1] >= min_score]
 
@@ -266,7 +267,8 @@ class MemoryStore:
         text, vector = unwrapped(query_embedding)
         if text is None:
             query = rows.vector(vector)
-            return _matches(await self._core().search(self._metric, query, asked, max(limit, 0), min_score))
+            search = self._core().search if self._is_built_in else partial(similarity.asearch, self._core())
+            return _matches(await search(self._metric, query, asked, max(limit, 0), min_score))
         found = await self._core().by_words(*self._worded(text, vector, "tfidf", asked, limit))
         return [match for match in _matches(found) if match[1] >= min_score]
 
@@ -458,6 +460,11 @@ class MemoryStore:
 
     def _worded(self, text: str, vector: Sequence[float], method: str, asked: Any, limit: int) -> tuple[Any, ...]:
         near = (self._metric, rows.vector(vector)) if len(vector) else None
+        if near and not self._is_built_in:
+            raise ValueError(
+                f"words and vectors are ranked together by cosine, dot or euclid, not by {self._metric!r}: "
+                "leave the embedding out, or take a store of another metric"
+            )
         text = text.encode(errors="replace").decode()  # a lone surrogate is no word
         return text, method, self._stemmed, near, asked, max(limit, 0)
 

@@ -24,7 +24,7 @@ use rusqlite::Connection;
 
 use self::filter::Filter;
 use self::records::{told, Done, Fault};
-use self::search::{nearest, Query};
+use self::search::{nearest, taken, Query};
 use self::segments::Segments;
 use crate::bridge::value::Value;
 use crate::error::Error;
@@ -342,6 +342,56 @@ impl Memories {
                 found.clear();
                 want = want.saturating_mul(2);
             }
+        })
+    }
+
+    /// What `wanted` takes, from slot `first` on, `most` vectors at most: their rows and their numbers, packed, and the
+    /// slot to go on at, None at the end. A vector that compaction moves meanwhile is met again, never missed.
+    pub fn candidates(
+        &self,
+        vector: Vec<f32>,
+        wanted: Wanted,
+        first: u64,
+        most: usize,
+    ) -> Result<impl Future<Output = Answer> + Send + 'static, Error> {
+        finite(&vector, "the query's vector")?;
+        self.read(move |connection, segments| {
+            let stored = records::setting(connection, "dim")? as usize;
+            if stored != 0 && stored != vector.len() {
+                return Err(Error::Dimension {
+                    stored,
+                    given: vector.len(),
+                }
+                .into());
+            }
+            let (mut rows, mut numbers, mut next) = (Vec::new(), Vec::new(), None);
+            if let Some(filter) = records::filter(connection, &wanted)?.filter(|_| stored != 0) {
+                let open = records::open_segments(connection, segments)?;
+                let next_slot = records::setting(connection, "next_slot")? as u64;
+                next = taken(&open, next_slot, &filter, first, most, |row, vector| {
+                    rows.extend(row.to_le_bytes());
+                    numbers.extend_from_slice(vector);
+                });
+            }
+            Ok(Value::Tuple(vec![
+                Value::Bytes(rows),
+                Value::Bytes(numbers),
+                next.map_or(Value::None, |slot| Value::Int(slot as i64)),
+            ]))
+        })
+    }
+
+    /// The records of these rows; None for one that is gone.
+    pub fn at_rows(
+        &self,
+        rows: Vec<i64>,
+    ) -> Result<impl Future<Output = Answer> + Send + 'static, Error> {
+        self.read(move |connection, segments| {
+            let open = records::open_segments(connection, segments)?;
+            let found = rows
+                .iter()
+                .map(|row| Ok(records::by_row(connection, &open, *row)?.unwrap_or_default()));
+            Ok(Value::List(found.collect::<Done<_>>()?))
         })
     }
 

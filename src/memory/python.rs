@@ -164,6 +164,9 @@ operations! {
         |memories, metric, vector, wanted, limit, least| {
             Ok(memories.search(metric_of(&metric)?, numbers(&vector), wanted, limit, least)?)
         };
+    candidates candidates_sync (vector: PyBackedBytes, wanted: Wanted, first: u64, most: usize)
+        |memories, vector, wanted, first, most| Ok(memories.candidates(numbers(&vector), wanted, first, most)?);
+    at_rows at_rows_sync (rows: Vec<i64>) |memories, rows| Ok(memories.at_rows(rows)?);
     by_words by_words_sync (
         text: String,
         method: String,

@@ -178,6 +178,34 @@ impl Pass {
     }
 }
 
+/// Gives `take` the row and the vector's bytes of what `filter` takes, from slot `first` on, `most` times at most; tells the
+/// slot to go on at, None at the end.
+pub fn taken(
+    segments: &[Arc<Segment>],
+    next_slot: u64,
+    filter: &Filter,
+    first: u64,
+    most: usize,
+    mut take: impl FnMut(i64, &[u8]),
+) -> Option<u64> {
+    let mut left = most;
+    for segment in segments {
+        let from = first.saturating_sub(segment.base) as usize;
+        for index in from..segment.used(next_slot) {
+            let entry = segment.entry(index);
+            if entry.row == 0 || entry.flags & DEAD != 0 || !filter.takes(&entry) {
+                continue;
+            }
+            if left == 0 {
+                return Some(segment.base + index as u64);
+            }
+            take(entry.row, segment.numbers(index));
+            left -= 1;
+        }
+    }
+    None
+}
+
 /// The `want` nearest of what `filter` takes, the nearest first, and of equals the one saved first; and whether these
 /// are all there are. They may be fewer than `want` and not all: what compaction moves stands in two slots for a while.
 pub fn nearest(

@@ -83,7 +83,7 @@ def test_the_nearest_come_first_with_crewais_scores(store: MemoryStore) -> None:
 
 @pytest.mark.parametrize("metric", ["cosine", "dot", "euclid"])
 def test_each_metric_ranks_by_its_definition(backend: SimpleNamespace, tmp_path: Path, metric: str) -> None:
-    store = MemoryStore(tmp_path, metric=metric)  # type: ignore[arg-type]
+    store = MemoryStore(tmp_path, metric=metric)
     vectors = {f"r{n}": [x * (1 + n % 7) for x in unit(n, 5)] for n in range(60)} | {"r60": [0.0] * 5}
     store.save([record(n, embedding=vectors[f"r{n}"]) for n in range(61)])
     query = [0.3, -2.0, 0.1, 0.0, 1.0]
@@ -340,7 +340,7 @@ async def test_the_async_half_is_the_same(store: MemoryStore) -> None:
 
 def test_arguments_are_checked(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="metric must be"):
-        MemoryStore(tmp_path, metric="manhattan")  # type: ignore[arg-type]
+        MemoryStore(tmp_path, metric="manhattan")
     with pytest.raises(ValueError, match="readers must be"):
         MemoryStore(tmp_path, readers=0)
     with pytest.raises(ValueError, match="busy_timeout must be"):
