@@ -43,6 +43,7 @@ def roads(folder: Path) -> dict[str, Callable[[], Callable[[str], Awaitable[Any]
     from fastcrew_async import AsyncCrew
     from tests.roads import (
         checkpointed,
+        test_a2a,
         test_callbacks,
         test_checkpoints,
         test_files,
@@ -122,6 +123,11 @@ def roads(folder: Path) -> dict[str, Callable[[], Callable[[str], Awaitable[Any]
         test_mcp.Client.threads = set()
         return of(crew(test_mcp.pinging, native=True, tools=[test_mcp.tool()]))
 
+    def remote_agent() -> Any:
+        remote = test_a2a.RemoteAgent()
+        _TO_THE_END.callback(remote.close)
+        return of(test_a2a.asking_crew(remote))
+
     def planned() -> Any:
         def make() -> Any:
             worker = agent(test_planning.with_plan)
@@ -178,6 +184,7 @@ def roads(folder: Path) -> dict[str, Callable[[], Callable[[str], Awaitable[Any]
         "async callbacks": lambda: callbacks("asynchronous"),
         "human feedback": feedback,
         "MCP tool": mcp,
+        "A2A agent": remote_agent,
         "skills": skills,
         "crew planning": planned,
         "plan and execute, in turn": lambda: test_plan_and_execute.in_a_crew([1]),

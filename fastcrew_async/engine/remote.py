@@ -15,6 +15,7 @@ from typing import Any
 
 from fastcrew_async.engine.drivers import Work, drive, drive_in_place
 from fastcrew_async.engine.effects import Effect
+from fastcrew_async.engine.paced import Paced
 
 _WRAPPER = "crewai.a2a.wrapper"
 
@@ -47,7 +48,8 @@ class AskingRemoteAgents(Effect):
             _unless_cancelled(before)
             return await drive(self.alone(agent, *asked))
 
-        result = await self._with("aexecute_task", aexecute_task)
+        # It makes a client for each request, which reads the certificate authorities: tens of milliseconds at a time.
+        result = await Paced(self._with("aexecute_task", aexecute_task))
         _unless_cancelled(before)
         return result
 

@@ -7,21 +7,24 @@ import json
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import uvicorn
 from crewai.a2a.config import A2AClientConfig
+from crewai.a2a.utils import delegation
 from starlette.applications import Starlette
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from fastcrew_async import AsyncCrew
+from fastcrew_async.config import settings
 from fastcrew_async.testing import Request
 from tests.roads import crews
-from tests.roads.at_once import RUNS, answers, at_once, of
+from tests.roads.at_once import FEW, RUNS, answers, at_once, of
 from tests.roads.crews import LATENCY, topic_of
 
 TURNS = 2  # of the local model: to ask the remote agent, and to answer with what it said
@@ -109,6 +112,34 @@ async def test_the_remote_agent_is_asked(remote: RemoteAgent) -> None:
     assert seen.texts == answers()
     assert seen.threads == []
     assert len(remote.asked) >= RUNS
+
+
+async def test_its_client_takes_turns(remote: RemoteAgent, monkeypatch: pytest.MonkeyPatch) -> None:
+    make, made = delegation._create_a2a_client, []
+    beside: list[str] = []
+
+    def making(*arguments: Any, **options: Any) -> Any:
+        """Longer than an iteration's slice, as the making of CrewAI's client mostly is."""
+        if made and not made[-1].done():
+            beside.append("two in one iteration of the loop")
+        made.append(passing())
+        since = time.perf_counter()
+        while time.perf_counter() - since < 2 * settings().slice_seconds:
+            pass
+        return make(*arguments, **options)
+
+    monkeypatch.setattr(delegation, "_create_a2a_client", making)
+    seen = await at_once(of(asking_crew(remote)), runs=FEW)
+    assert seen.texts == answers(FEW)
+    assert len(made) == 2 * FEW
+    assert beside == []
+
+
+def passing() -> asyncio.Future[None]:
+    """Done when this iteration of the loop has passed."""
+    future = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().call_soon(future.set_result, None)
+    return future
 
 
 async def test_as_crewai_asks_it(remote: RemoteAgent) -> None:
