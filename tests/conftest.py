@@ -53,6 +53,8 @@ def no_blocking(request: pytest.FixtureRequest) -> Iterator[None]:
         function.can_block_in("<frozen importlib._bootstrap>", {"_find_and_load"})
         # A log record goes to the handlers that the host has chosen, here to one of pytest's.
         function.can_block_in("logging/__init__.py", {"emit"})
+        # CrewAI's event bus holds it for as long as an entry of a list takes.
+        function.can_block_in("crewai/utilities/rw_lock.py", {"r_acquire", "w_acquire"})
         # /proc is memory, not a disk.
         function.can_block_in("engine/collector.py", {"_resident_bytes"})
         function.can_block_in("engine/flow_scope.py", {"follow_traces"})  # once a process: whether CrewAI is to trace

@@ -30,7 +30,7 @@ def held_back() -> bool:
 
 
 def test_start_freezes_and_stop_undoes_it() -> None:
-    assert gc.get_freeze_count() == 0
+    gc.unfreeze()  # Python 3.12 begins with some
     collector.start()
     assert gc.get_freeze_count() > 1000
     collector.stop()

@@ -272,6 +272,10 @@ def _close_over_a_nested_run() -> None:
     loop.close()
 
 
+@pytest.mark.skipif(
+    sys.version_info[:2] == (3, 12),
+    reason="its collector closes such a run's coroutines, CrewAI's too, from within, in a context that is not theirs",
+)
 def test_a_loop_that_closes_over_a_nested_run_is_silent(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
