@@ -8,6 +8,7 @@
 #   make matrix   the Python tests on asyncio and on uvloop, on each of PYTHONS
 #   make conformance   CrewAI's own tests, with and without install(), after a large download
 #   make conformance-part   those of them that run crews and agents most, with install()
+#   make recordings   the recorded requests of CrewAI's OpenAI tests, with its model client and with ours
 #   make wheel    a release wheel in dist/
 #   make build    the development environment with the compiled core
 
@@ -21,7 +22,7 @@ export CREWAI_DISABLE_TELEMETRY := true
 export OTEL_SDK_DISABLED := true
 export CREWAI_TRACING_ENABLED := false
 
-.PHONY: demo test check conformance conformance-part matrix bench fuzz wheel build clean lint types stubs rust-test python-test smoke
+.PHONY: demo test check conformance conformance-part recordings matrix bench fuzz wheel build clean lint types stubs rust-test python-test smoke
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -45,6 +46,9 @@ matrix: build
 
 conformance-part: build
 	$(RUN) -m tests.conformance --part
+
+recordings: build
+	$(RUN) -m tests.conformance.recordings
 
 bench: build
 	for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(RUN) $$file || exit 1; done
