@@ -9,7 +9,7 @@ from crewai import Crew
 from crewai.tools.tool_failure import ToolFailure, ToolFailurePolicy
 
 from ..case import Case
-from ..models import call
+from ..models import AwaitingModel, CallOnlyModel, call
 from ..recorder import Recorder
 from ..tools import ping
 from .building import solo
@@ -48,6 +48,13 @@ CASES = [
     Case("native 0 rounds", lambda r: native(r, ["done"], tools=[ping(r)])),
     Case("native 1 round", lambda r: native(r, ONE, tools=[ping(r)])),
     Case("native 1 round, hooks", lambda r: native(r, ONE, tools=[ping(r)]), hooks=True),
+    *(
+        Case(
+            f"native, {kind.__name__}",
+            lambda r, kind=kind: solo(r, [], llm=kind.of(r, list(ONE), native=True), tools=[ping(r)]),  # type: ignore[misc]
+        )
+        for kind in (CallOnlyModel, AwaitingModel)
+    ),
     Case("native 2 rounds", lambda r: native(r, TWO, tools=[ping(r)])),
     Case("native 2 parallel", parallel, concurrent=("tool_usage_started",)),
     Case("native 2 parallel, hooks", parallel, hooks=True, concurrent=("tool_usage_started",)),
