@@ -9,6 +9,7 @@
 #   make conformance   CrewAI's own tests, with and without install(), after a large download
 #   make conformance-part   those of them that run crews and agents most, with install()
 #   make recordings   the recorded requests of CrewAI's OpenAI tests, with its model client and with ours
+#   make conformance-memory   those of the memory, kept in a MemoryStore
 #   make wheel    a release wheel in dist/
 #   make build    the development environment with the compiled core
 
@@ -22,7 +23,7 @@ export CREWAI_DISABLE_TELEMETRY := true
 export OTEL_SDK_DISABLED := true
 export CREWAI_TRACING_ENABLED := false
 
-.PHONY: demo test check conformance conformance-part recordings matrix bench fuzz wheel build clean lint types stubs rust-test python-test smoke
+.PHONY: demo test check conformance conformance-part conformance-memory recordings matrix bench fuzz wheel build clean lint types stubs rust-test python-test smoke
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -49,6 +50,9 @@ conformance-part: build
 
 recordings: build
 	$(RUN) -m tests.conformance.recordings
+
+conformance-memory: build
+	$(RUN) -m tests.conformance --memory
 
 bench: build
 	for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(RUN) $$file || exit 1; done

@@ -1,4 +1,4 @@
-"""Measures how long each road of CrewAI holds the event loop while fifty runs are under way at once.
+"""Measures how long each road of CrewAI holds the event loop while fifty runs, or more, are under way at once.
 
     python benchmarks/roads.py [--only NAME ...]
 
@@ -6,6 +6,8 @@ The crews are those of ``tests/roads``: a scripted model, no network, nothing of
 road runs in a process of its own, after a few runs that start what a process starts once; all answers are checked.
 
 stall_ms    the longest time the event loop did not run a 1 ms ticker
+cpu_ms      the most CPU that all threads of the process used between two ticks; the rest of a stall is the machine's
+            load
 wall_s      from the first start to the last end
 threads     threads that the runs started, those of CrewAI's event bus aside
 """
@@ -29,7 +31,8 @@ from typing import Any
 from _own_process import figures
 
 ROOT = Path(__file__).resolve().parent.parent
-FLOWS = 100
+MORE = {"flows": 100, "MemoryStore": 200}
+"""Runs at once of these roads."""
 _TO_THE_END = contextlib.ExitStack()  # doubles that the process needs as long as it runs: a trace is sent at its exit
 atexit.register(_TO_THE_END.close)
 
@@ -40,7 +43,7 @@ def roads(folder: Path) -> dict[str, Callable[[], Callable[[str], Awaitable[Any]
     from crewai.knowledge.source.string_knowledge_source import StringKnowledgeSource
     from crewai.tasks.conditional_task import ConditionalTask
 
-    from fastcrew_async import AsyncCrew
+    from fastcrew_async import AsyncCrew, MemoryStore
     from tests.roads import (
         checkpointed,
         test_a2a,
@@ -83,12 +86,14 @@ def roads(folder: Path) -> dict[str, Callable[[], Callable[[str], Awaitable[Any]
         sources: Any = {"knowledge_sources": [StringKnowledgeSource(content=test_knowledge.FACT)]}
         return of(crew(test_knowledge.told, options=sources | {"embedder": test_knowledge.EMBEDDER}))
 
-    def memory(script: Any) -> Any:
+    def memory(script: Any, storage: Any = folder / "memory", *embedder: Any) -> Any:
         worker = agent(script)
-        return of(Crew(agents=[worker], tasks=[task(worker)], memory=test_memory.knowing(folder / "memory")))
+        return of(Crew(agents=[worker], tasks=[task(worker)], memory=test_memory.knowing(storage, *embedder)))
 
-    def saved() -> Any:
-        return of(crew(options={"memory": test_memory.memory(folder / "memory")}))
+    def saved(storage: Any = folder / "memory", *embedder: Any) -> Any:
+        return of(crew(options={"memory": test_memory.memory(storage, *embedder)}))
+
+    store = MemoryStore(folder / "store")
 
     def input_files() -> Any:
         _TO_THE_END.enter_context(test_files.stored())
@@ -161,7 +166,7 @@ def roads(folder: Path) -> dict[str, Callable[[], Callable[[str], Awaitable[Any]
 
         fastcrew_async.install()
         common = test_flows.three()
-        names = [*topics(FLOWS), *(f"warm-up {number}" for number in range(FEW))]
+        names = [*topics(MORE["flows"]), *(f"warm-up {number}" for number in range(FEW))]
         made = {name: [test_flows.flow(kind, common) for _ in range(2)] for name in names}  # making one is the host's
         return lambda topic: made[topic].pop().kickoff_async(inputs={"topic": topic})
 
@@ -178,6 +183,11 @@ def roads(folder: Path) -> dict[str, Callable[[], Callable[[str], Awaitable[Any]
         "memory, recall": lambda: memory(test_memory.told),
         "memory, search tool": lambda: memory(test_memory.searching),
         "memory, saved": saved,
+        "MemoryStore, recall": lambda: memory(test_memory.told, store),
+        "MemoryStore, search tool": lambda: memory(test_memory.searching, store),
+        "MemoryStore, saved": lambda: saved(store),
+        "MemoryStore, words, recall": lambda: memory(test_memory.told, store, store.embedder()),
+        "MemoryStore, words, saved": lambda: saved(store, store.embedder()),
         "input files": input_files,
         "streaming": streaming,
         "sync callbacks": lambda: callbacks("sync"),
@@ -203,21 +213,23 @@ async def measured(start: Callable[[str], Awaitable[Any]], runs: int) -> dict[st
     from tests.roads.at_once import at_once
     from tests.roads.crews import marks
 
-    stall = 0.0
+    stall = used = 0.0
 
     async def watch() -> None:
-        nonlocal stall
+        nonlocal stall, used
         while True:
-            before = time.perf_counter()
+            before, cpu = time.perf_counter(), time.process_time()
             await asyncio.sleep(0.001)
             stall = max(stall, time.perf_counter() - before - 0.001)
+            used = max(used, time.process_time() - cpu)
 
     await asyncio.gather(*(start(f"warm-up {number}") for number in range(5)))
     watching = asyncio.create_task(watch())
     await asyncio.sleep(0.01)
-    stall, begun = 0.0, time.perf_counter()
+    stall, used, begun = 0.0, 0.0, time.perf_counter()
     seen = await at_once(start, runs=runs, beside={watching})
-    figures = {"stall_ms": round(stall * 1e3, 1), "wall_s": round(time.perf_counter() - begun, 2)}
+    took = {"stall_ms": round(stall * 1e3, 1), "cpu_ms": round(used * 1e3, 1)}
+    figures = took | {"wall_s": round(time.perf_counter() - begun, 2)}
     watching.cancel()
     texts = [str(getattr(result, "raw", result)) for result in seen.results]
     wrong = [text for number, text in enumerate(texts) if marks(text) != {f"topic {number:02}"}]
@@ -236,10 +248,11 @@ def main() -> None:
     if arguments.measure:
         logging.disable(logging.WARNING)
         start = roads(folder)[arguments.measure]()
-        runs = FLOWS if arguments.measure.startswith("flows") else 50
+        runs = next((count for name, count in MORE.items() if arguments.measure.startswith(name)), 50)
         print(json.dumps(asyncio.run(measured(start, runs))), flush=True)
         return
-    columns = ("road", "stall_ms", "wall_s", "threads", "right")
+    print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")
+    columns = ("road", "stall_ms", "cpu_ms", "wall_s", "threads", "right")
     print("".join(column.ljust(30 if column == "road" else 10) for column in columns))
     for road in roads(folder):
         if not arguments.only or any(name in road for name in arguments.only):

@@ -43,7 +43,7 @@ def outcome_of(results: dict[str, dict[str, str]]) -> Outcomes:
     return {test: result["outcome"] for test, result in results.items()}
 
 
-def confirm(suite: Suite, found: list[Difference], rounds: int = 3) -> list[Difference]:
+def confirm(suite: Suite, engine: str, found: list[Difference], rounds: int = 3) -> list[Difference]:
     """The differences that stay when their tests run alone: a few of CrewAI's tests depend on the machine's load.
 
     A test counts as the same only if it is the same in every round.
@@ -53,7 +53,7 @@ def confirm(suite: Suite, found: list[Difference], rounds: int = 3) -> list[Diff
     for _ in range(rounds):
         again = differences(
             outcome_of(run(suite, "stock", tests, "-n", "0")),
-            outcome_of(run(suite, "installed", tests, "-n", "0")),
+            outcome_of(run(suite, engine, tests, "-n", "0")),
         )
         stays.update((difference.test, difference) for difference in again)
     return list(stays.values())
@@ -62,13 +62,15 @@ def confirm(suite: Suite, found: list[Difference], rounds: int = 3) -> list[Diff
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.conformance", description=__doc__)
     parser.add_argument("--part", action="store_true", help="only the files that run crews and agents most")
+    parser.add_argument("--memory", action="store_true", help="only those of the memory, kept in a MemoryStore")
     parser.add_argument("--workers", type=int, default=4, help="processes; the tests mostly wait (%(default)s)")
     parser.add_argument("--reuse", action="store_true", help="take the last stock run instead of a new one")
     parser.add_argument("-k", dest="match", default="", help="only tests that match, as pytest's -k")
     arguments = parser.parse_args()
 
     suite = prepare()
-    selected = list(PART) if arguments.part else whole(suite.tests)
+    selected = ["memory"] if arguments.memory else list(PART) if arguments.part else whole(suite.tests)
+    engine = "memory" if arguments.memory else "installed"
     options = ["-n", str(arguments.workers), "--dist", "loadfile", "-k", arguments.match]
     kept = FOLDER / f"stock-{suite.version}.json"
 
@@ -81,8 +83,8 @@ def main() -> int:
         return outcome_of(results)
 
     accepted = load_accepted(HERE / "accepted.toml")
-    if arguments.part:  # half the time: what passes with install() active is taken to pass without
-        installed = outcomes("installed", selected, *options)
+    if arguments.part or arguments.memory:  # half the time: what passes with install() active is taken to pass without
+        installed = outcomes(engine, selected, *options)
         stock = dict(installed)
         if odd := [test for test, outcome in installed.items() if outcome != "passed"]:
             stock |= outcomes("stock", odd, "-n", "0")
@@ -93,13 +95,13 @@ def main() -> int:
             stock = outcomes("stock", selected, *options)
             if not arguments.match:
                 kept.write_text(json.dumps(stock))
-        installed = outcomes("installed", selected, *options)
+        installed = outcomes(engine, selected, *options)
         stock = {test: outcome for test, outcome in stock.items() if within(test, selected)}
     if arguments.match:  # only what this run reached
         stock = {test: outcome for test, outcome in stock.items() if test in installed}
     found = differences(stock, installed)
     if new := [difference for difference in found if difference not in accepted]:
-        stays = confirm(suite, new)
+        stays = confirm(suite, engine, new)
         for difference in new:
             if difference.test not in {stayed.test for stayed in stays}:
                 print(f"unsteady: {difference.test} ({difference.stock} -> {difference.installed} once, then the same)")

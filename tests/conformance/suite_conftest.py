@@ -1,7 +1,8 @@
 """The conftest under which CrewAI's own tests run here: recorded answers, no network, fresh storage.
 
 CrewAI's sdist brings its tests and cassettes but not the ``conftest.py`` of its repository, so this stands in
-for it. ``FASTCREW_CONFORMANCE=installed`` switches :func:`fastcrew_async.install` on for the whole session;
+for it. ``FASTCREW_CONFORMANCE=installed`` switches :func:`fastcrew_async.install` on for the whole session, ``memory``
+with ``install(memory=True)``, where a memory at a path of the test's is a ``MemoryStore`` too;
 ``FASTCREW_CONFORMANCE_REPORT`` names the JSON file that receives every test's outcome, and
 ``FASTCREW_CONFORMANCE_REQUESTS`` one that receives every request a test asked its recording for. With
 ``FASTCREW_CONFORMANCE=recordings`` these requests come over the core: see ``recordings.py`` beside this file's source.
@@ -48,10 +49,15 @@ _requests: dict[str, list[Any]] = {}
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if _ENGINE in ("installed", "recordings"):
+    if _ENGINE in ("installed", "memory", "recordings"):
         import fastcrew_async
 
-        fastcrew_async.install()
+        if _ENGINE == "memory":
+            from crewai.memory.storage.factory import set_memory_storage_factory
+
+            of_crewai = ("lancedb", "qdrant-edge")
+            set_memory_storage_factory(lambda spec: None if spec in of_crewai else fastcrew_async.MemoryStore(spec))
+        fastcrew_async.install(memory=_ENGINE == "memory")
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -7,9 +7,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from crewai import Crew
 from crewai.memory.unified_memory import Memory
 
+from fastcrew_async import MemoryStore
 from fastcrew_async.engine import encode, recall
 from fastcrew_async.testing import Reply, Request, ToolCall
 from tests.roads.at_once import FEW, answers, at_once, of, topics
@@ -38,12 +40,15 @@ def searching(request: Request) -> Any:
     return told(request) if known else Reply(tool_calls=[ToolCall("search_memory", {"queries": [f"tea <{topic}>"]})])
 
 
-def memory(folder: Path) -> Memory:
-    return Memory(llm=model(extracted), storage=str(folder), embedder=letters)
+def memory(storage: Any, embedder: Any = letters) -> Memory:
+    """One with CrewAI's own store in that folder, or with that store."""
+    return Memory(
+        llm=model(extracted), storage=str(storage) if isinstance(storage, Path) else storage, embedder=embedder
+    )
 
 
-def knowing(folder: Path) -> Memory:
-    made = memory(folder)
+def knowing(storage: Any, embedder: Any = letters) -> Memory:
+    made = memory(storage, embedder)
     made.remember(FACT, scope="/", categories=["fact"], importance=0.9)
     made.read_only = True
     return made
@@ -60,8 +65,9 @@ def assert_few(threads: list[str]) -> None:
     assert len(beside) <= 1 + encode.QUESTIONS  # for the one memory
 
 
-async def test_every_run_recalls(tmp_path: Path) -> None:
-    kept = await asyncio.to_thread(knowing, tmp_path / "memory")
+@pytest.mark.parametrize("storage", [Path, MemoryStore])
+async def test_every_run_recalls(storage: Any, tmp_path: Path) -> None:
+    kept = await asyncio.to_thread(knowing, storage(tmp_path / "memory"))
     worker = agent(told)
     seen = await at_once(of(Crew(agents=[worker], tasks=[task(worker)], memory=kept)))
     assert seen.texts == [f"told <{topic}>" for topic in topics()]
