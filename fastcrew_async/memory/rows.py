@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import struct
 import sys
@@ -169,10 +170,15 @@ def vector(embedding: Iterable[float]) -> bytes:
     """Numbers of 32 bits; one that does not fit becomes infinite, which the core refuses."""
     if type(embedding) is list:  # a fifth of what an array costs
         try:
-            return struct.pack(f"{len(embedding)}f", *embedding)
+            return _packer(len(embedding))(*embedding)
         except struct.error:
             pass  # the array tells what is wrong
     return (embedding if isinstance(embedding, array) else array("f", embedding)).tobytes()
+
+
+@functools.lru_cache(16)
+def _packer(length: int) -> Callable[..., bytes]:
+    return struct.Struct(f"{length}f").pack
 
 
 def numbers(embedding: bytes) -> list[float]:

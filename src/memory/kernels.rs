@@ -56,6 +56,55 @@ fn code_loop(a: &[i8], b: &[i8]) -> i32 {
         .sum()
 }
 
+/// Added to a number of less than 2^51 it leaves the nearest whole number in the lowest bits: rounding as an addition,
+/// which vectorises.
+const ROUNDING: f64 = 6_755_399_441_055_744.0;
+
+/// The sum of the squares, and the largest number without its sign.
+#[inline(always)]
+fn extent_loop(vector: &[f32]) -> (f64, f32) {
+    let (mut sums, mut most) = ([0f64; 8], [0f32; 8]);
+    let eights = vector.chunks_exact(8);
+    for (lane, x) in eights.remainder().iter().enumerate() {
+        sums[lane] += f64::from(*x) * f64::from(*x);
+        most[lane] = most[lane].max(x.abs());
+    }
+    for eight in eights {
+        for lane in 0..8 {
+            sums[lane] += f64::from(eight[lane]) * f64::from(eight[lane]);
+            most[lane] = most[lane].max(eight[lane].abs());
+        }
+    }
+    (
+        sums.iter().sum(),
+        most.iter().fold(0f32, |most, x| most.max(*x)),
+    )
+}
+
+/// Writes the codes; gives the sum of the squares of what they leave out. `to_code` makes the largest number 127.
+#[inline(always)]
+fn coding_loop(vector: &[f32], made_one: f64, to_code: f64, scale: f64, codes: &mut [i8]) -> f64 {
+    let mut lost = [0f64; 8];
+    let code = |x: f32, lost: &mut f64| {
+        let moved = f64::from(x) * to_code + ROUNDING;
+        let left = f64::from(x) * made_one - (moved - ROUNDING) * scale;
+        *lost += left * left;
+        moved.to_bits() as i8
+    };
+    let (eights, coded) = (vector.chunks_exact(8), codes.chunks_exact_mut(8));
+    let rest = eights.remainder();
+    let from = vector.len() - rest.len();
+    for (eight, coded) in eights.zip(coded) {
+        for lane in 0..8 {
+            coded[lane] = code(eight[lane], &mut lost[lane]);
+        }
+    }
+    for (lane, x) in rest.iter().enumerate() {
+        codes[from + lane] = code(*x, &mut lost[lane]);
+    }
+    lost.iter().sum()
+}
+
 #[cfg(target_arch = "x86_64")]
 mod wide {
     #[target_feature(enable = "avx2,fma")]
@@ -71,6 +120,16 @@ mod wide {
     #[target_feature(enable = "avx2,fma")]
     pub fn codes(a: &[i8], b: &[i8]) -> i32 {
         super::code_loop(a, b)
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    pub fn extent(vector: &[f32]) -> (f64, f32) {
+        super::extent_loop(vector)
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    pub fn coding(vector: &[f32], one: f64, to_code: f64, scale: f64, codes: &mut [i8]) -> f64 {
+        super::coding_loop(vector, one, to_code, scale, codes)
     }
 
     pub fn here() -> bool {
@@ -108,6 +167,24 @@ pub fn codes(a: &[i8], b: &[i8]) -> i32 {
     code_loop(a, b)
 }
 
+fn extent(vector: &[f32]) -> (f64, f32) {
+    #[cfg(target_arch = "x86_64")]
+    if wide::here() {
+        // SAFETY: the processor has what the function was compiled for.
+        return unsafe { wide::extent(vector) };
+    }
+    extent_loop(vector)
+}
+
+fn coding(vector: &[f32], one: f64, to_code: f64, scale: f64, codes: &mut [i8]) -> f64 {
+    #[cfg(target_arch = "x86_64")]
+    if wide::here() {
+        // SAFETY: the processor has what the function was compiled for.
+        return unsafe { wide::coding(vector, one, to_code, scale, codes) };
+    }
+    coding_loop(vector, one, to_code, scale, codes)
+}
+
 /// A vector of length 1 in 8 bits a number, and what that leaves out.
 pub struct Coded {
     pub codes: Vec<i8>,
@@ -121,10 +198,10 @@ pub struct Coded {
 
 impl Coded {
     pub fn of(vector: &[f32]) -> Self {
-        let squares: f64 = vector.iter().map(|x| f64::from(*x) * f64::from(*x)).sum();
+        let (squares, largest) = extent(vector);
         let length = squares.sqrt();
+        let mut codes = vec![0; vector.len()];
         if length == 0.0 {
-            let codes = vec![0; vector.len()];
             return Self {
                 codes,
                 scale: 0.0,
@@ -132,21 +209,9 @@ impl Coded {
                 length: 0.0,
             };
         }
-        let largest = vector
-            .iter()
-            .fold(0f64, |most, x| most.max(f64::from(x.abs())))
-            / length;
-        let scale = largest / 127.0;
-        let mut lost = 0f64;
-        let codes = vector
-            .iter()
-            .map(|x| {
-                let number = f64::from(*x) / length;
-                let code = (number / scale).round().clamp(-127.0, 127.0);
-                lost += (number - code * scale).powi(2);
-                code as i8
-            })
-            .collect();
+        let largest = f64::from(largest);
+        let scale = largest / length / 127.0;
+        let lost = coding(vector, 1.0 / length, 127.0 / largest, scale, &mut codes);
         // Rounding up: the bound must hold in f32 too.
         let lost = (lost.sqrt() * 1.0001) as f32 + 1e-7;
         Self {

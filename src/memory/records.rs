@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rusqlite::{params, Connection, OptionalExtension, Row};
 
 use super::filter::{Filter, Members};
-use super::segments::{capacity, slot, Entry, Segment, Segments, DEAD, PRIVATE};
+use super::segments::{capacity, Entry, Segment, Segments, Slots, DEAD, PRIVATE};
 use crate::bridge::value::Value;
 use crate::error::{DatabaseErrorKind as Kind, Error};
 use crate::store::failure::failure;
@@ -176,8 +176,13 @@ pub fn insert(connection: &Connection, segments: &Segments, records: &[Record]) 
             return Err(Error::Dimension { stored, given }.into());
         }
     }
-    let mut run = Vec::new();
+    let mut run = Run::new(connection, segments);
     let mut known = Known::default();
+    let mut tagged = Vec::new();
+    let mut add = connection.prepare_cached(
+        "INSERT INTO record (id, scope, created, created_at, accessed, importance, source, private, slot, tags, \
+         categories, metadata, content) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+    )?;
     for record in records {
         let tags = record
             .tags
@@ -190,53 +195,54 @@ pub fn insert(connection: &Connection, segments: &Segments, records: &[Record]) 
             Some(source) => known.name(connection, &format!("s{source}"))?,
         };
         let packed: Vec<u8> = tags.iter().flat_map(|tag| tag.to_le_bytes()).collect();
-        connection
-            .prepare_cached(
-                "INSERT INTO record (id, scope, created, created_at, accessed, importance, source, private, tags, \
-                 categories, metadata, content) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
-            )?
-            .execute(params![
-                record.id,
-                scope,
-                record.created,
-                record.created_at,
-                record.accessed,
-                record.importance,
-                source,
-                record.private,
-                packed,
-                record.categories,
-                record.metadata,
-                record.content
-            ])?;
+        let slot = match &record.vector {
+            Some(vector) => Some(run.place(vector.len())? as i64),
+            None => None,
+        };
+        add.execute(params![
+            record.id,
+            scope,
+            record.created,
+            record.created_at,
+            record.accessed,
+            record.importance,
+            source,
+            record.private,
+            slot,
+            packed,
+            record.categories,
+            record.metadata,
+            record.content
+        ])?;
         let row = connection.last_insert_rowid();
         *known.records.entry(scope).or_default() += 1;
-        let mut tag_row =
-            connection.prepare_cached("INSERT OR IGNORE INTO tagged (tag, row) VALUES (?1, ?2)")?;
         for tag in tags {
-            tag_row.execute([tag, row])?;
+            tagged.push([tag, row]);
             *known.uses.entry((scope, tag)).or_default() += 1;
         }
         if let Some(vector) = &record.vector {
-            let flags = if record.private { PRIVATE } else { 0 };
             let entry = Entry {
                 row,
                 created: record.created_at,
                 scope: scope as u32,
                 source: source as u32,
-                flags,
+                flags: if record.private { PRIVATE } else { 0 },
                 scale: 0.0,
                 lost: 0.0,
                 length: 0.0,
             };
-            run.push(slot(entry, vector.clone()));
-            if run.len() == RUN {
-                append(connection, segments, &mut run)?;
-            }
+            run.slots.add(entry, vector);
         }
     }
+    // In the order of the table.
+    tagged.sort_unstable();
+    let mut tag_row =
+        connection.prepare_cached("INSERT OR IGNORE INTO tagged (tag, row) VALUES (?1, ?2)")?;
+    for pair in tagged {
+        tag_row.execute(pair)?;
+    }
     known.count(connection)?;
-    append(connection, segments, &mut run)
+    run.finish()
 }
 
 /// The names and scopes that a save has met, and what it adds to their counts.
@@ -284,45 +290,74 @@ impl Known {
     }
 }
 
-/// Writes vectors to the next slots and tells their rows.
-pub fn append(
-    connection: &Connection,
-    segments: &Segments,
-    run: &mut Vec<(Entry, Vec<i8>, Vec<f32>)>,
-) -> Done<()> {
-    let mut rest = run.as_slice();
-    while let Some((_, _, vector)) = rest.first() {
-        let dim = vector.len();
-        let mut next = setting(connection, "next_slot")? as u64;
-        let last = list_segments(connection)?.pop();
-        let segment = match last {
-            Some((base, capacity, width)) if width == dim && next < base + capacity => {
-                segments.get(base, capacity, dim)?
-            }
-            last => {
-                let base = last.map_or(next, |(base, capacity, _)| next.max(base + capacity));
-                let room = capacity(dim);
-                connection
-                    .prepare_cached(
-                        "INSERT INTO segment (base, capacity, dim) VALUES (?1, ?2, ?3)",
-                    )?
-                    .execute(params![base as i64, room as i64, dim as i64])?;
-                next = base;
-                segments.create(base, room, dim)?
-            }
-        };
-        let room = (segment.base + segment.capacity - next) as usize;
-        let (now, later) = rest.split_at(rest.len().min(room));
-        segments.write(&segment, next, now)?;
-        let mut point = connection.prepare_cached("UPDATE record SET slot = ?2 WHERE row = ?1")?;
-        for (at, (entry, ..)) in now.iter().enumerate() {
-            point.execute(params![entry.row, (next + at as u64) as i64])?;
+/// Vectors on their way to the next slots; some hundred are written together.
+struct Run<'a> {
+    connection: &'a Connection,
+    segments: &'a Segments,
+    segment: Option<Arc<Segment>>,
+    /// Where what has gathered is written.
+    first: u64,
+    slots: Slots,
+}
+
+impl<'a> Run<'a> {
+    fn new(connection: &'a Connection, segments: &'a Segments) -> Self {
+        Self {
+            connection,
+            segments,
+            segment: None,
+            first: 0,
+            slots: Slots::default(),
         }
-        set(connection, "next_slot", (next + now.len() as u64) as i64)?;
-        rest = later;
     }
-    run.clear();
-    Ok(())
+
+    /// The slot of the vector that is added next.
+    fn place(&mut self, dim: usize) -> Done<u64> {
+        if self.slots.count == RUN {
+            self.write()?;
+        }
+        let next = self.first + self.slots.count as u64;
+        if self.segment.as_ref().is_some_and(|here| here.holds(next)) {
+            return Ok(next);
+        }
+        self.write()?;
+        let segment = self.open(dim)?;
+        self.segment = Some(segment);
+        Ok(self.first)
+    }
+
+    /// The segment that has the next slot; a new one where the last is full, or of another length.
+    fn open(&mut self, dim: usize) -> Done<Arc<Segment>> {
+        let next = setting(self.connection, "next_slot")? as u64;
+        self.first = next;
+        let last = list_segments(self.connection)?.pop();
+        if let Some((base, capacity, width)) = last {
+            if width == dim && next < base + capacity {
+                return Ok(self.segments.get(base, capacity, dim)?);
+            }
+        }
+        self.first = last.map_or(next, |(base, capacity, _)| next.max(base + capacity));
+        let room = capacity(dim);
+        self.connection
+            .prepare_cached("INSERT INTO segment (base, capacity, dim) VALUES (?1, ?2, ?3)")?
+            .execute(params![self.first as i64, room as i64, dim as i64])?;
+        Ok(self.segments.create(self.first, room, dim)?)
+    }
+
+    /// Writes what has gathered, and counts it.
+    fn write(&mut self) -> Done<()> {
+        let Some(segment) = self.segment.as_ref().filter(|_| self.slots.count > 0) else {
+            return Ok(());
+        };
+        self.segments.write(segment, self.first, &self.slots)?;
+        self.first += self.slots.count as u64;
+        self.slots.clear();
+        set(self.connection, "next_slot", self.first as i64)
+    }
+
+    fn finish(mut self) -> Done<()> {
+        self.write()
+    }
 }
 
 /// Removes rows; gives the slots of their vectors.
@@ -714,9 +749,10 @@ pub fn move_slice(
     }
     let (_, capacity, dim) = listed[place];
     let segment = segments.get(base, capacity, dim)?;
-    let mut run = Vec::new();
+    let mut run = Run::new(connection, segments);
+    let mut moved = 0;
     let mut at = from;
-    while at < segment.used(next_slot) && run.len() < most {
+    while at < segment.used(next_slot) && moved < most {
         let entry = segment.entry(at);
         let slot = (base + at as u64) as i64;
         let live = entry.flags & DEAD == 0
@@ -724,13 +760,18 @@ pub fn move_slice(
                 .prepare_cached("SELECT 1 FROM record WHERE row = ?1 AND slot = ?2")?
                 .exists([entry.row, slot])?;
         if live {
-            let codes = segment.codes(at).to_vec();
-            run.push((entry, codes, segment.vector(at).to_vec()));
+            let to = run.place(dim)? as i64;
+            connection
+                .prepare_cached("UPDATE record SET slot = ?2 WHERE row = ?1")?
+                .execute([entry.row, to])?;
+            run.slots
+                .add_coded(entry, segment.codes(at), segment.vector(at));
+            moved += 1;
         }
         at += 1;
     }
-    if !run.is_empty() {
-        append(connection, segments, &mut run)?;
+    run.finish()?;
+    if moved > 0 {
         return Ok(Some(at));
     }
     if from > 0 {

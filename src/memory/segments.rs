@@ -151,35 +151,20 @@ impl Segment {
     }
 
     /// Writes slots in a row, of which `first` is the first; the index counts within the segment.
-    pub fn write(&self, first: usize, slots: &[(Entry, Vec<i8>, Vec<f32>)]) -> io::Result<()> {
-        let mut entries = Vec::with_capacity(slots.len() * ENTRY);
-        let mut codes = Vec::with_capacity(slots.len() * self.dim);
-        let mut vectors = Vec::with_capacity(slots.len() * self.dim * 4);
-        for (entry, code, vector) in slots {
-            entries.extend_from_slice(&entry.row.to_le_bytes());
-            entries.extend_from_slice(&entry.created.to_le_bytes());
-            for word in [entry.scope, entry.source, entry.flags] {
-                entries.extend_from_slice(&word.to_le_bytes());
-            }
-            for number in [entry.scale, entry.lost, entry.length] {
-                entries.extend_from_slice(&number.to_le_bytes());
-            }
-            codes.extend(code.iter().map(|code| *code as u8));
-            vectors.extend(vector.iter().flat_map(|number| number.to_le_bytes()));
-        }
+    fn write(&self, first: usize, slots: &Slots) -> io::Result<()> {
         let first = first as u64;
         let dim = self.dim as u64;
         write_at(
             &self.file,
-            &vectors,
+            &slots.vectors,
             Self::vectors_at(self.capacity, self.dim) + first * dim * 4,
         )?;
         write_at(
             &self.file,
-            &codes,
+            &slots.codes,
             Self::codes_at(self.capacity) + first * dim,
         )?;
-        write_at(&self.file, &entries, first * ENTRY as u64)
+        write_at(&self.file, &slots.entries, first * ENTRY as u64)
     }
 
     /// Marks a slot whose row is gone for good.
@@ -270,12 +255,7 @@ impl Segments {
     }
 
     /// Writes slots of a segment; they are on disk after the next `flush`.
-    pub fn write(
-        &self,
-        segment: &Segment,
-        first: u64,
-        slots: &[(Entry, Vec<i8>, Vec<f32>)],
-    ) -> Result<(), Error> {
+    pub fn write(&self, segment: &Segment, first: u64, slots: &Slots) -> Result<(), Error> {
         lock(&self.dirty).0.insert(segment.base);
         segment
             .write((first - segment.base) as usize, slots)
@@ -339,16 +319,51 @@ impl Segments {
     }
 }
 
-/// A slot's content, ready to be written.
-pub fn slot(entry: Entry, vector: Vec<f32>) -> (Entry, Vec<i8>, Vec<f32>) {
-    let coded = Coded::of(&vector);
-    let entry = Entry {
-        scale: coded.scale,
-        lost: coded.lost,
-        length: coded.length,
-        ..entry
-    };
-    (entry, coded.codes, vector)
+/// The content of slots in a row, as it is written.
+#[derive(Default)]
+pub struct Slots {
+    pub count: usize,
+    entries: Vec<u8>,
+    codes: Vec<u8>,
+    vectors: Vec<u8>,
+}
+
+impl Slots {
+    pub fn add(&mut self, entry: Entry, vector: &[f32]) {
+        let coded = Coded::of(vector);
+        let entry = Entry {
+            scale: coded.scale,
+            lost: coded.lost,
+            length: coded.length,
+            ..entry
+        };
+        self.add_coded(entry, &coded.codes, vector);
+    }
+
+    /// Adds what lay in another slot.
+    pub fn add_coded(&mut self, entry: Entry, codes: &[i8], vector: &[f32]) {
+        self.count += 1;
+        self.entries.extend_from_slice(&entry.row.to_le_bytes());
+        self.entries.extend_from_slice(&entry.created.to_le_bytes());
+        for word in [entry.scope, entry.source, entry.flags] {
+            self.entries.extend_from_slice(&word.to_le_bytes());
+        }
+        for number in [entry.scale, entry.lost, entry.length] {
+            self.entries.extend_from_slice(&number.to_le_bytes());
+        }
+        self.codes.extend(codes.iter().map(|code| *code as u8));
+        // SAFETY: any f32 is four bytes; they lie as they are written (see the module).
+        self.vectors.extend_from_slice(unsafe {
+            std::slice::from_raw_parts(vector.as_ptr().cast(), size_of_val(vector))
+        });
+    }
+
+    pub fn clear(&mut self) {
+        self.count = 0;
+        for bytes in [&mut self.entries, &mut self.codes, &mut self.vectors] {
+            bytes.clear();
+        }
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
