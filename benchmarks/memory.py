@@ -44,6 +44,12 @@ def measured(call: Callable[[int], Any], calls: int = CALLS) -> tuple[float, flo
     return statistics.median(walls) * 1e3, (time.process_time() - cpu) / calls * 1e3
 
 
+def measured_once(call: Callable[[], Any]) -> tuple[float, float]:
+    wall, cpu = time.perf_counter(), time.process_time()
+    call()
+    return (time.perf_counter() - wall) * 1e3, (time.process_time() - cpu) * 1e3
+
+
 def line(name: str, *cells: tuple[float, float]) -> None:
     shown = "  ".join(f"{wall:9.3f} ms {cpu:9.3f} ms CPU" for wall, cpu in cells)
     ratio = f"  x{cells[1][0] / cells[0][0]:.1f}, CPU x{cells[1][1] / cells[0][1]:.1f}" if len(cells) > 1 else ""
@@ -118,9 +124,28 @@ async def savers(store: MemoryStore, vector: list[float]) -> None:
         for turn in range(20):
             await store.asave([MemoryRecord(id=f"{name}.{turn}", content="one", embedding=vector)])
 
-    began = time.perf_counter()
+    groups = (await store.astats()).commits
+    began, cpu = time.perf_counter(), time.process_time()
     await asyncio.gather(*(save(name) for name in range(100)))
-    print(f"  100 savers at once: {(time.perf_counter() - began) / 2000 * 1e3:.3f} ms a save acknowledged on disk")
+    wall, cpu = time.perf_counter() - began, time.process_time() - cpu
+    groups = (await store.astats()).commits - groups
+    print(
+        f"  100 savers at once: {wall / 2:.3f} ms a save acknowledged on disk, {cpu / 2:.3f} ms CPU, {groups} commits; "
+        f"a flush of 4 KB alone: {flush(store.path):.3f} ms"
+    )
+
+
+def flush(folder: str) -> float:
+    """Median milliseconds until 4 KB are on disk."""
+    took = []
+    with open(f"{folder}/flushed", "wb", buffering=0) as file:
+        for _ in range(50):
+            file.write(bytes(4096))
+            began = time.perf_counter()
+            os.fsync(file.fileno())
+            took.append(time.perf_counter() - began)
+    os.remove(f"{folder}/flushed")
+    return statistics.median(took) * 1e3
 
 
 def words(count: int, folder: str) -> None:
@@ -174,6 +199,7 @@ def large(count: int, folder: str) -> None:
     store = MemoryStore(path)
     store.count()
     print(f"  opened in {(time.perf_counter() - began) * 1e3:.1f} ms")
+    line("first search", measured_once(lambda: store.search(query)))
     line("search", measured(lambda n: store.search(query), 10))
     codes = store.stats().slots * dim
     print(f"  the codes are {codes / 1e6:.0f} MB, the vectors {codes * 4 / 1e6:.0f} MB")
@@ -181,6 +207,8 @@ def large(count: int, folder: str) -> None:
         resident = {key: value.strip() for key, value in (row.split(":", 1) for row in status) if key.startswith("Rss")}
     print(f"  resident: {resident} (peak before opening {before / 1024:.0f} MB)")
     store.close()
+    plain = np.ones(codes // 8, np.int64)
+    line("numpy: a sum over as many bytes", measured(lambda n: plain.sum(), 10))
 
 
 def main() -> None:

@@ -209,7 +209,7 @@ class Store:
     def stats(self) -> tuple[int, int, int, int]: ...
 
 _MemoryRow: TypeAlias = tuple[
-    str, str, str, str, str, list[str], float, tuple[str, int, str], tuple[str | None, bool], bytes | None
+    str, str, str, str, str, list[str], float, tuple[str, int, str], tuple[str | None, bool], bytes | list[float] | None
 ]
 _Wanted: TypeAlias = tuple[str | None, list[str], list[str], list[str], str | None, tuple[int | None, int | None]]
 

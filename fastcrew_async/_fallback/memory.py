@@ -260,15 +260,17 @@ class Memories:
     # What is done.
 
     def _saving(self, records: Sequence[Any]) -> Act:
-        _check(records)
-        return lambda connection: self._insert(connection, records)
+        packed = [_packed(record) for record in records]
+        _check(packed)
+        return lambda connection: self._insert(connection, packed)
 
     def _replacing(self, records: Sequence[Any]) -> Act:
-        _check(records)
+        packed = [_packed(record) for record in records]
+        _check(packed)
 
         def act(connection: sqlite3.Connection) -> None:
-            self._remove(connection, _rows_of_ids(connection, [record[0] for record in records]))
-            self._insert(connection, records)
+            self._remove(connection, _rows_of_ids(connection, [record[0] for record in packed]))
+            self._insert(connection, packed)
 
         return act
 
@@ -294,7 +296,7 @@ class Memories:
                 ),
             ).lastrowid
             assert row is not None
-            _count(connection, scope, numbers, 1)
+            _count(connection, scope, (n for n, tag in zip(numbers, tags, strict=True) if tag[0] == "c"), 1)
             connection.executemany("INSERT OR IGNORE INTO tagged VALUES (?, ?)", [(tag, row) for tag in numbers])
             if vector is not None:
                 flags = PRIVATE if private else 0
@@ -565,6 +567,12 @@ def _mismatch(stored: int, given: int) -> Exception:
     return EmbeddingDimensionMismatchError(stored, given)
 
 
+def _packed(record: Any) -> Any:
+    """The record with its vector as bytes."""
+    vector = record[9]
+    return (*record[:9], array("f", vector).tobytes()) if isinstance(vector, list) else record
+
+
 def _check(records: Sequence[Any]) -> None:
     first = 0
     for record in records:
@@ -684,11 +692,14 @@ def _filter(connection: sqlite3.Connection, wanted: Wanted) -> Callable[[int, in
 
 def _count(connection: sqlite3.Connection, scope: int, tags: Iterable[int], by: int) -> None:
     connection.execute("UPDATE scope SET records = records + ? WHERE id = ?", (by, scope))
-    connection.executemany(
-        "INSERT INTO scope_tag (scope, tag, uses) VALUES (?, ?, ?) "
-        "ON CONFLICT DO UPDATE SET uses = uses + excluded.uses",
-        [(scope, tag, by) for tag in tags],
-    )
+    if by > 0:
+        sql = (
+            "INSERT INTO scope_tag (uses, scope, tag) VALUES (?, ?, ?) "
+            "ON CONFLICT DO UPDATE SET uses = uses + excluded.uses"
+        )
+    else:  # which of a removed record's tags are categories is not known; only they are counted
+        sql = "UPDATE scope_tag SET uses = uses + ? WHERE scope = ? AND tag = ?"
+    connection.executemany(sql, [(by, scope, tag) for tag in tags])
 
 
 def _touch(connection: sqlite3.Connection, ids: Iterable[str], now: str) -> None:

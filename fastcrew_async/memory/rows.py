@@ -58,7 +58,8 @@ def incoming(record: MemoryRecord) -> Incoming:
         float(record.importance),
         (created.isoformat(), microseconds(created), record.last_accessed.isoformat()),
         (source or None, bool(record.private)),
-        vector(embedding) if len(embedding) else None,
+        # A list's numbers are read by the core, which needs no copy of it.
+        (embedding if type(embedding) is list else vector(embedding)) if len(embedding) else None,
     )
 
 

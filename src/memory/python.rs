@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
+use pyo3::types::PyList;
 
 use super::{Doomed, Memories, Method, Metric, Record, Wanted};
 use crate::bridge::awaitable::Awaitable;
@@ -44,6 +46,35 @@ fn numbers(bytes: &[u8]) -> Vec<f32> {
         .collect()
 }
 
+/// A vector, of a list of numbers or of f32 in bytes. A number that 32 bits do not hold becomes infinite.
+struct Vector(Vec<f32>);
+
+impl<'py> FromPyObject<'_, 'py> for Vector {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        let Ok(list) = object.cast::<PyList>() else {
+            return Ok(Self(numbers(&object.extract::<PyBackedBytes>()?)));
+        };
+        let mut found = Vec::with_capacity(list.len());
+        // Most are floats, which are read without counting references: thousands of them are rarely in the cache.
+        while found.len() < list.len() {
+            let at = found.len();
+            // SAFETY: the place is within the list, and nothing runs that could change it while the item is borrowed.
+            let float = unsafe {
+                let item = ffi::PyList_GetItem(list.as_ptr(), at as ffi::Py_ssize_t);
+                (ffi::PyFloat_CheckExact(item) != 0).then(|| ffi::PyFloat_AsDouble(item))
+            };
+            let number = match float {
+                Some(float) => float,
+                None => list.get_item(at)?.extract()?,
+            };
+            found.push(number as f32);
+        }
+        Ok(Self(found))
+    }
+}
+
 impl<'py> FromPyObject<'_, 'py> for Record {
     type Error = PyErr;
 
@@ -53,7 +84,7 @@ impl<'py> FromPyObject<'_, 'py> for Record {
         let (id, content, scope, categories, metadata, tags, importance, times, owner, vector) =
             object.extract()?;
         let ((created, created_at, accessed), (source, private)): (Times, Owner) = (times, owner);
-        let vector: Option<PyBackedBytes> = vector;
+        let vector: Option<Vector> = vector;
         Ok(Self {
             id,
             content,
@@ -67,7 +98,7 @@ impl<'py> FromPyObject<'_, 'py> for Record {
             accessed,
             source,
             private,
-            vector: vector.map(|bytes| numbers(&bytes)),
+            vector: vector.map(|vector| vector.0),
         })
     }
 }

@@ -216,9 +216,12 @@ pub fn insert(connection: &Connection, segments: &Segments, records: &[Record]) 
         ])?;
         let row = connection.last_insert_rowid();
         *known.records.entry(scope).or_default() += 1;
-        for tag in tags {
+        for (tag, text) in tags.into_iter().zip(&record.tags) {
             tagged.push([tag, row]);
-            *known.uses.entry((scope, tag)).or_default() += 1;
+            // Only categories are ever counted by scope.
+            if text.starts_with('c') {
+                *known.uses.entry((scope, tag)).or_default() += 1;
+            }
         }
         if let Some(vector) = &record.vector {
             let entry = Entry {
@@ -279,12 +282,17 @@ impl Known {
         for (scope, by) in &self.records {
             records.execute([scope, by])?;
         }
-        let mut uses = connection.prepare_cached(
+        let mut more = connection.prepare_cached(
             "INSERT INTO scope_tag (scope, tag, uses) VALUES (?1, ?2, ?3) \
              ON CONFLICT DO UPDATE SET uses = uses + excluded.uses",
         )?;
+        let mut fewer = connection.prepare_cached(
+            "UPDATE scope_tag SET uses = uses + ?3 WHERE scope = ?1 AND tag = ?2",
+        )?;
         for ((scope, tag), by) in &self.uses {
-            uses.execute([scope, tag, by])?;
+            // A removal does not know which of its tags are categories; what is not counted stays so.
+            let counted = if *by > 0 { &mut more } else { &mut fewer };
+            counted.execute([scope, tag, by])?;
         }
         Ok(())
     }

@@ -53,6 +53,8 @@ def test_a_record_comes_back_as_it_went() -> None:
     identity, content, scope, categories, metadata, _, importance, times, owner, packed = rows.incoming(given)
     created, _, accessed = times
     row = identity, content, scope, categories, metadata, importance, created, accessed, *owner, packed
+    assert packed == [0.5, 1.0]
+    row = *row[:-1], rows.vector(packed)
     first, second = rows.outgoing(row), rows.outgoing(row)
     assert first == second == given
     assert first.model_dump() == given.model_dump()

@@ -237,6 +237,12 @@ def test_a_reset_frees_the_length_of_vectors(store: MemoryStore) -> None:
     assert ids(store.search([1.0, 1.0, 1.0])) == ["r3"]
 
 
+def test_a_vector_of_whole_numbers_is_one_of_floats(store: MemoryStore) -> None:
+    constructed = MemoryRecord.model_construct(**{**record(1).model_dump(), "embedding": [1, True, 2.5, -(2**60)]})
+    store.save([constructed])
+    assert store.list_records()[0].embedding == [1.0, 1.0, 2.5, -float(2**60)]
+
+
 def test_bad_vectors_are_refused_by_name_before_anything_changes(store: MemoryStore) -> None:
     good = record(1, embedding=[1.0, 0.0])
     for vector in ([math.nan, 1.0], [1.0, math.inf], [1e300, 0.0]):
@@ -248,6 +254,10 @@ def test_bad_vectors_are_refused_by_name_before_anything_changes(store: MemorySt
         store.save([good, record(2, embedding=[1.0])])
     with pytest.raises(ValueError, match=r"65.?536"):
         store.save([record(2, embedding=[1.0] * 65_537)])
+    for wrong_type in (["0.5", 1.0], [None, 1.0], [[1.0], 1.0]):
+        constructed = MemoryRecord.model_construct(**{**good.model_dump(), "embedding": wrong_type})
+        with pytest.raises(TypeError, match="must be real number"):
+            store.save([good, constructed])
     with pytest.raises(TypeError):
         store.save([good, record(2, metadata={"set": {1}})])
     assert store.count() == 0
