@@ -104,16 +104,16 @@ class Memories:
     def open_sync(self) -> None:
         self._now(self._writing(lambda connection: None))
 
-    def save(self, records: Sequence[Any]) -> Awaitable[Any]:
+    def save(self, records: Iterable[Any]) -> Awaitable[Any]:
         return self._later(self._writing(self._saving(records)))
 
-    def save_sync(self, records: Sequence[Any]) -> None:
+    def save_sync(self, records: Iterable[Any]) -> None:
         self._now(self._writing(self._saving(records)))
 
-    def replace(self, records: Sequence[Any]) -> Awaitable[Any]:
+    def replace(self, records: Iterable[Any]) -> Awaitable[Any]:
         return self._later(self._writing(self._replacing(records)))
 
-    def replace_sync(self, records: Sequence[Any]) -> None:
+    def replace_sync(self, records: Iterable[Any]) -> None:
         self._now(self._writing(self._replacing(records)))
 
     def touch(self, ids: list[str], now: str) -> Awaitable[Any]:
@@ -259,12 +259,12 @@ class Memories:
 
     # What is done.
 
-    def _saving(self, records: Sequence[Any]) -> Act:
+    def _saving(self, records: Iterable[Any]) -> Act:
         packed = [_packed(record) for record in records]
         _check(packed)
         return lambda connection: self._insert(connection, packed)
 
-    def _replacing(self, records: Sequence[Any]) -> Act:
+    def _replacing(self, records: Iterable[Any]) -> Act:
         packed = [_packed(record) for record in records]
         _check(packed)
 

@@ -166,12 +166,12 @@ class MemoryStore:
     def save(self, records: Sequence[MemoryRecord]) -> None:
         """Add records. One whose id is there already is added beside it, as CrewAI's own store does."""
         if records:
-            self._core().save_sync([rows.incoming(record) for record in records])
+            self._core().save_sync(map(rows.incoming, records))
 
     async def asave(self, records: Sequence[MemoryRecord]) -> None:
         """The async twin of ``save``."""
         if records:
-            await self._core().save([rows.incoming(record) for record in records])
+            await self._core().save(map(rows.incoming, records))
 
     def update(self, record: MemoryRecord) -> None:
         """Put a record in the place of all that have its id."""
@@ -184,12 +184,12 @@ class MemoryStore:
     def replace(self, records: Sequence[MemoryRecord]) -> None:
         """Put records in the place of all that have their ids, in one step: no search sees a part of it."""
         if records:
-            self._core().replace_sync([rows.incoming(record) for record in records])
+            self._core().replace_sync(map(rows.incoming, records))
 
     async def areplace(self, records: Sequence[MemoryRecord]) -> None:
         """The async twin of ``replace``."""
         if records:
-            await self._core().replace([rows.incoming(record) for record in records])
+            await self._core().replace(map(rows.incoming, records))
 
     def touch_records(self, record_ids: Sequence[str]) -> None:
         """Set ``last_accessed`` of these records to now."""

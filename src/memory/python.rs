@@ -103,6 +103,21 @@ impl<'py> FromPyObject<'_, 'py> for Record {
     }
 }
 
+/// Records one after the other: of an iterator no two need to be there at once.
+struct Records(Vec<Record>);
+
+impl<'py> FromPyObject<'_, 'py> for Records {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        let mut found = Vec::new();
+        for record in object.try_iter()? {
+            found.push(record?.extract()?);
+        }
+        Ok(Self(found))
+    }
+}
+
 impl<'py> FromPyObject<'_, 'py> for Wanted {
     type Error = PyErr;
 
@@ -185,8 +200,8 @@ macro_rules! operations {
 operations! {
     /// Opens the files; later operations would do so themselves.
     open open_sync () |memories| Ok(memories.open()?);
-    save save_sync (records: Vec<Record>) |memories, records| Ok(memories.save(records)?);
-    replace replace_sync (records: Vec<Record>) |memories, records| Ok(memories.replace(records)?);
+    save save_sync (records: Records) |memories, records| Ok(memories.save(records.0)?);
+    replace replace_sync (records: Records) |memories, records| Ok(memories.replace(records.0)?);
     touch touch_sync (ids: Vec<String>, now: String) |memories, ids, now| Ok(memories.touch(ids, now)?);
     get get_sync (id: String) |memories, id| Ok(memories.get(id)?);
     newest newest_sync (prefix: Option<String>, limit: i64, offset: i64, vectors: bool)
