@@ -37,12 +37,13 @@ from fastcrew_async.engine import collector, convert, events, guardrail, limited
 from fastcrew_async.engine.agent import invoke
 from fastcrew_async.engine.drivers import drive, drive_in_place
 from fastcrew_async.engine.effects import Blocking
-from fastcrew_async.engine.equip import describe, prompt_of
+from fastcrew_async.engine.equip import prompt_of
 from fastcrew_async.engine.executor import new_executor
 from fastcrew_async.engine.memory import keep_kickoff, memories_for
 from fastcrew_async.engine.observer import reported
 from fastcrew_async.engine.resumed import restored_from, resumed
 from fastcrew_async.engine.seams import replaced
+from fastcrew_async.engine.tool_schema import describe
 
 _STOCK_KICKOFF: Any = Agent.kickoff
 _STOCK_KICKOFF_ASYNC: Any = Agent.kickoff_async

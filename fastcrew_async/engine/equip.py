@@ -10,13 +10,11 @@ import copy
 import sys
 from collections import OrderedDict
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from crewai.agent.core import Agent
 from crewai.agents.agent_executor import AgentExecutor as StockAgentExecutor
 from crewai.llms.base_llm import BaseLLM
 from crewai.task import Task
-from crewai.tools.structured_tool import CrewStructuredTool, format_description_for_llm
 from crewai.utilities.agent_utils import get_tool_names, parse_tools
 from crewai.utilities.i18n import I18N_DEFAULT
 from crewai.utilities.prompts import Prompts
@@ -24,14 +22,13 @@ from crewai.utilities.prompts import Prompts
 from fastcrew_async.engine.executor import AgentExecutor, new_executor
 from fastcrew_async.engine.fields import private, put
 from fastcrew_async.engine.seams import replaced
+from fastcrew_async.engine.tool_schema import describe
 
 _STOCK_CREATE: Any = Agent.create_agent_executor
 _STOCK_UPDATE = Agent._update_executor_parameters
 _STOCK_PROMPT = Agent._build_execution_prompt
-_STOCK_DESCRIPTION = CrewStructuredTool.formatted_description
 _PROMPTS_KEPT = 512
 
-_descriptions: WeakKeyDictionary[type, dict[tuple[str, str], str]] = WeakKeyDictionary()
 _prompts: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
 
 
@@ -122,23 +119,6 @@ def _tools_handler(agent: Any, executor: AgentExecutor) -> Any:
     own = copy.copy(handler)
     own.last_used_tool = None
     return own
-
-
-def describe(tools: list[CrewStructuredTool]) -> str:
-    """``render_text_description_and_args``: the tools as the prompt describes them."""
-    return "\n".join(_describe(tool) for tool in tools)
-
-
-def _describe(tool: CrewStructuredTool) -> str:
-    schema = tool.args_schema
-    if schema is None or type(tool).formatted_description is not _STOCK_DESCRIPTION:
-        return tool.formatted_description
-    known = _descriptions.setdefault(schema, {})
-    key = (tool.name, tool.description)
-    text = known.get(key)
-    if text is None:
-        text = known[key] = format_description_for_llm(tool.name, schema, tool.description)
-    return text
 
 
 def prompt_of(agent: Any, tools: list[Any]) -> tuple[Any, list[str], Any]:

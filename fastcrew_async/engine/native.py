@@ -38,7 +38,7 @@ from fastcrew_async.engine.branches import Together
 from fastcrew_async.engine.effects import Blocking
 from fastcrew_async.engine.events import tell
 from fastcrew_async.engine.model import counts_here
-from fastcrew_async.engine.tool_call import ask_whether_to_cache, native_call, own_error, tool_name
+from fastcrew_async.engine.tool_call import DELEGATIONS, ask_whether_to_cache, native_call, own_error, tool_name
 from fastcrew_async.errors import ToolRecursionError
 
 if TYPE_CHECKING:
@@ -48,6 +48,10 @@ PARALLEL_CALLS = 8
 """CrewAI's bound for the calls of one answer that run at the same time."""
 
 _STOCK_SINGLE = StockAgentExecutor._execute_single_native_tool_call
+_STOCK_FORMAT = BaseTool.format_output_for_agent
+
+_Info = tuple[str, str, Any]
+"""A call's id, the name of its tool, and its arguments, as text or as a dictionary."""
 
 
 async def run_native_tools(executor: AgentExecutor) -> bool:
@@ -56,30 +60,32 @@ async def run_native_tools(executor: AgentExecutor) -> bool:
     pending = list(state.pending_tool_calls)
     state.pending_tool_calls.clear()
     runnable = _report(executor, pending)
-    if executor._should_parallelize_native_tool_calls(runnable):
+    if executor._should_parallelize_native_tool_calls([call for call, _ in runnable]):
         results = await Together(
-            [_one_of_many(executor, call) for call in runnable], PARALLEL_CALLS, (HookAborted, ToolExecutionFailedError)
+            [_one_of_many(executor, *call) for call in runnable],
+            PARALLEL_CALLS,
+            (HookAborted, ToolExecutionFailedError),
         )
         for result in results:
             if await _append(executor, result):
                 return True
         return False
     for call in runnable:
-        if await _append(executor, await _execute(executor, call)):
+        if await _append(executor, await _execute(executor, *call)):
             return True
     return False
 
 
-def _report(executor: AgentExecutor, pending: list[Any]) -> list[Any]:
-    """Append the one assistant message that reports all calls; the calls that can be read."""
-    runnable: list[Any] = []
+def _report(executor: AgentExecutor, pending: list[Any]) -> list[tuple[Any, _Info]]:
+    """Append the one assistant message that reports all calls; the calls that can be read, and what they ask for."""
+    runnable: list[tuple[Any, _Info]] = []
     reported: list[dict[str, Any]] = []
     for call in pending:
         info = extract_tool_call_info(call)
         if info is None:
             continue
         call_id, name, arguments = info
-        runnable.append(call)
+        runnable.append((call, info))
         text = arguments if isinstance(arguments, str) else json.dumps(arguments)
         reported.append({"id": call_id, "type": "function", "function": {"name": name, "arguments": text}})
     if reported:
@@ -88,6 +94,21 @@ def _report(executor: AgentExecutor, pending: list[Any]) -> list[Any]:
             message["raw_tool_call_parts"] = list(pending)
         executor.state.messages.append(message)
     return runnable
+
+
+def _formatted(tool: Any, raw: Any) -> str:
+    """``format_native_tool_output_for_agent``, which looks for who is to format a text that is to stay as it is."""
+    kind = type(tool)
+    if (
+        type(raw) is str
+        and isinstance(tool, BaseTool)
+        and kind.format_output_for_agent is _STOCK_FORMAT
+        and "format_output_for_agent" not in tool.__dict__
+        and tool.result_schema is None
+        and "_original_tool" not in kind.__private_attributes__
+    ):
+        return raw
+    return format_native_tool_output_for_agent(tool, raw)
 
 
 def _is_short(llm: Any, text: Any) -> bool:
@@ -115,30 +136,26 @@ async def _append(executor: AgentExecutor, result: dict[str, Any]) -> bool:
     return True
 
 
-async def _one_of_many(executor: AgentExecutor, call: Any) -> dict[str, Any]:
+async def _one_of_many(executor: AgentExecutor, call: Any, info: _Info) -> dict[str, Any]:
     """A parallel call, whose error becomes a text for the model; a deliberate stop passes through."""
     try:
-        return await _execute(executor, call)
+        return await _execute(executor, call, info)
     except (HookAborted, ToolExecutionFailedError):
         raise
     except Exception as error:
-        info = extract_tool_call_info(call)
         return {
-            "call_id": info[0] if info else "unknown",
-            "func_name": info[1] if info else "unknown",
+            "call_id": info[0],
+            "func_name": info[1],
             "result": f"Error executing tool: {error}",
             "from_cache": False,
             "original_tool": None,
         }
 
 
-async def _execute(executor: AgentExecutor, call: Any) -> dict[str, Any]:
+async def _execute(executor: AgentExecutor, call: Any, info: _Info) -> dict[str, Any]:
     single = executor._execute_single_native_tool_call
     if getattr(single, "__func__", None) is not _STOCK_SINGLE:
         return cast(dict[str, Any], await Blocking(single, call))
-    info = extract_tool_call_info(call)
-    if info is None:  # callers pass readable calls only; CrewAI's answer to an unreadable one
-        return single(call)
     call_id, name, raw_arguments = info
     where: dict[str, Any] = {"agent": executor.agent, "task": executor.task, "crew": executor.crew}
     parsed, parse_error = parse_tool_call_args(raw_arguments, name, call_id)
@@ -204,7 +221,8 @@ class NativeCall:
         started_at = datetime.now()
         tell(executor, ToolUsageStartedEvent, self._event)
         try:
-            track_delegation_if_needed(self.name, self.arguments, executor.task)
+            if tool_name(self.name) in DELEGATIONS:
+                track_delegation_if_needed(self.name, self.arguments, executor.task)
             hook: dict[str, Any] = {
                 "tool_name": self.name,
                 "tool_input": self.arguments,
@@ -277,7 +295,7 @@ class NativeCall:
                 cache_function = self.original.cache_function if self.original else None
                 if await ask_whether_to_cache(cache_function, self.arguments, raw):
                     handler.cache.add(tool=self.name, input=self._cache_key(), output=raw)
-            self.result = format_native_tool_output_for_agent(output_tool, raw)
+            self.result = _formatted(output_tool, raw)
             self.failure = detect_tool_failure(raw)
         except Exception as raised:
             error = own_error(raised)
@@ -298,7 +316,7 @@ class NativeCall:
         if cached is None:
             return False
         self.raw = cached
-        self.result = format_native_tool_output_for_agent(output_tool, cached)
+        self.result = _formatted(output_tool, cached)
         self.failure = detect_tool_failure(cached)
         self.from_cache = True
         return True

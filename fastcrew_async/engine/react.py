@@ -46,6 +46,7 @@ from fastcrew_async.engine.calling import listen
 from fastcrew_async.engine.effects import Blocking, CallUser
 from fastcrew_async.engine.events import observed, tell
 from fastcrew_async.engine.tool_call import ask_whether_to_cache, invocation, invokes_as_crewai, own_error, tool_name
+from fastcrew_async.engine.tool_schema import describe
 from fastcrew_async.errors import ToolRecursionError, ToolTimeoutError
 
 if TYPE_CHECKING:
@@ -232,6 +233,8 @@ class ToolUsage(StockToolUsage):
     @property
     def tools_description(self) -> str:  # type: ignore[override]  # an attribute there, rendered on demand here
         """The tools as the prompt describes them."""
+        if all(type(tool) is CrewStructuredTool for tool in self.tools):
+            return describe(self.tools)
         return render_text_description_and_args(self.tools)
 
     @property

@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
-from contextlib import contextmanager
 from functools import lru_cache, partial
 from operator import attrgetter
 from time import perf_counter
@@ -137,37 +136,39 @@ class RunTool(Effect):
     def _perform(self) -> Any:
         policy = _policy(self.name)
         self.body = _Body(self.whole)
-        with self._counted():
-            try:
-                if policy is not None:
-                    return _finished(self._under(policy, True))
-                with a_call_of(self.name):
-                    return self._call_in_place(None, 0.0) if self._delegates() else called(self.frame, self.body)
-            except _Answered as answered:
-                return answered.answer
-
-    async def _aperform(self) -> Any:
-        policy = _policy(self.name)
-        with self._counted():
-            try:
-                if policy is not None:
-                    return await self._under(policy, False)
-                if limits.active is None:
-                    return await self._call(None, 0.0)
-                async with a_call_of(self.name):
-                    return await self._call(None, 0.0)
-            except _Answered as answered:
-                return answered.answer
-
-    @contextmanager
-    def _counted(self) -> Iterator[None]:
         started = perf_counter()
         try:
-            yield
+            if policy is not None:
+                answer = _finished(self._under(policy, True))
+            else:
+                with a_call_of(self.name):
+                    answer = self._call_in_place(None, 0.0) if self._delegates() else called(self.frame, self.body)
+        except _Answered as answered:
+            answer = answered.answer
         except BaseException as error:
             self._count(started, error)
             raise
         self._count(started)
+        return answer
+
+    async def _aperform(self) -> Any:
+        policy = _policy(self.name)
+        started = perf_counter()
+        try:
+            if policy is not None:
+                answer = await self._under(policy, False)
+            elif limits.active is None:
+                answer = await self._call(None, 0.0)
+            else:
+                async with a_call_of(self.name):
+                    answer = await self._call(None, 0.0)
+        except _Answered as answered:
+            answer = answered.answer
+        except BaseException as error:
+            self._count(started, error)
+            raise
+        self._count(started)
+        return answer
 
     def _count(self, started: float, error: BaseException | None = None) -> None:
         late = type(error) is ToolTimeoutError

@@ -1,6 +1,7 @@
-"""A tool as models with function calling are told of it, rendered once per argument schema.
+"""A tool as models are told of it, in words or for function calling, rendered once per argument schema.
 
-Source: ``crewai/utilities/agent_utils.py: convert_tools_to_openai_schema`` of CrewAI 1.15.30.
+Source: ``crewai/utilities/agent_utils.py: render_text_description_and_args`` and ``convert_tools_to_openai_schema`` of
+CrewAI 1.15.30.
 """
 
 from __future__ import annotations
@@ -11,12 +12,36 @@ from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 from crewai.tools.base_tool import BaseTool
-from crewai.tools.structured_tool import strip_composite_description_prefix
+from crewai.tools.structured_tool import (
+    CrewStructuredTool,
+    format_description_for_llm,
+    strip_composite_description_prefix,
+)
 from crewai.utilities.pydantic_schema_utils import generate_model_description
 
 from fastcrew_async.engine.tool_call import tool_name
 
+_STOCK_DESCRIPTION = CrewStructuredTool.formatted_description
+
+_descriptions: WeakKeyDictionary[type, dict[tuple[str, str], str]] = WeakKeyDictionary()
 _parameters: WeakKeyDictionary[type, str] = WeakKeyDictionary()
+
+
+def describe(tools: Sequence[CrewStructuredTool]) -> str:
+    """``render_text_description_and_args``: the tools as the prompt describes them."""
+    return "\n".join(_describe(tool) for tool in tools)
+
+
+def _describe(tool: CrewStructuredTool) -> str:
+    schema = tool.args_schema
+    if schema is None or type(tool).formatted_description is not _STOCK_DESCRIPTION:
+        return tool.formatted_description
+    known = _descriptions.setdefault(schema, {})
+    key = (tool.name, tool.description)
+    text = known.get(key)
+    if text is None:
+        text = known[key] = format_description_for_llm(tool.name, schema, tool.description)
+    return text
 
 
 def native_tools(

@@ -7,8 +7,9 @@ from crewai.agents.agent_executor import AgentExecutor as StockAgentExecutor
 from crewai.tools.structured_tool import CrewStructuredTool
 from crewai.utilities.agent_utils import parse_tools, render_text_description_and_args
 
-from fastcrew_async.engine.equip import create_agent_executor, describe, ready_executor, set_up_executor
+from fastcrew_async.engine.equip import create_agent_executor, ready_executor, set_up_executor
 from fastcrew_async.engine.executor import AgentExecutor
+from fastcrew_async.engine.tool_schema import describe
 from tests import crews
 
 
