@@ -94,7 +94,7 @@ class Memories:
     def __init__(self, runtime: Runtime, folder: str | os.PathLike[str], readers: int, busy_timeout: float) -> None:
         self._folder = Path(folder)
         self._store = _Store(runtime, str(self._folder / "records.db"), readers, busy_timeout)
-        self._created = False
+        self._created = False  # until a first write is acknowledged: the tables may be rolled back before
 
     # Both halves of each operation: one for an event loop, one that waits.
 
@@ -249,10 +249,18 @@ class Memories:
                 for path in self._folder.glob("vectors-*"):
                     if not path.name[8:].isdigit() or int(path.name[8:]) not in kept:
                         path.unlink(missing_ok=True)
-                self._created = True
             return act(connection)
 
-        return lambda: self._store.task(task)
+        def committed(written: Future[Any]) -> None:
+            if not written.cancelled() and written.exception() is None:
+                self._created = True
+
+        def begin() -> Future[Any]:
+            written = self._store.task(task)
+            written.add_done_callback(committed)
+            return written
+
+        return begin
 
     def _reading(self, act: Act) -> Callable[[], Future[Any]]:
         return lambda: self._store.look(act)

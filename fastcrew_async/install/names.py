@@ -300,6 +300,7 @@ NAMES = (
     "crewai.tools.agent_tools.base_agent_tools:BaseAgentTool._execute",
     "crewai.tools.agent_tools.delegate_work_tool:DelegateWorkTool._run",
     "crewai.tools.base_tool:BaseTool._validate_kwargs",
+    "crewai.tools.base_tool:BaseTool.format_output_for_agent",
     "crewai.tools.base_tool:BaseTool.run",
     "crewai.tools.base_tool:Tool._claim_usage",
     "crewai.tools.base_tool:Tool._run",

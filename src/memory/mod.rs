@@ -52,6 +52,7 @@ type Answer = Result<Value, Error>;
 pub struct Memories {
     store: Store,
     segments: Arc<Segments>,
+    /// Whether the tables are known to be on disk. Until a first write is acknowledged they may be rolled back.
     created: Arc<AtomicBool>,
     /// By word, and by stem.
     words: Arc<[RwLock<Words>; 2]>,
@@ -96,13 +97,22 @@ impl Memories {
     {
         let segments = Arc::clone(&self.segments);
         let created = Arc::clone(&self.created);
-        self.store
+        let committed = Arc::clone(&self.created);
+        let writing = self
+            .store
             .write(Work::Task(Task(Box::new(move |connection| {
                 told(connection, || {
-                    prepare(connection, &segments, &created)?;
+                    if !created.load(Relaxed) {
+                        prepare(connection, &segments)?;
+                    }
                     act(connection, &segments)
                 })
-            }))))
+            }))))?;
+        Ok(async move {
+            let answer = writing.await?;
+            committed.store(true, Relaxed);
+            Ok(answer)
+        })
     }
 
     fn read<F>(&self, look: F) -> Result<impl Future<Output = Answer> + Send + 'static, Error>
@@ -507,17 +517,14 @@ impl Memories {
     }
 }
 
-/// Once a process: the tables, and no files that a crash or a rollback has left. Runs under the database's write lock.
-fn prepare(connection: &Connection, segments: &Segments, created: &AtomicBool) -> Done<()> {
-    if !created.load(Relaxed) {
-        records::create(connection)?;
-        let kept = records::list_segments(connection)?
-            .into_iter()
-            .map(|(base, ..)| base)
-            .collect();
-        segments.keep_only(&kept, true);
-        created.store(true, Relaxed);
-    }
+/// The tables, and no files that a crash or a rollback has left. Runs under the database's write lock.
+fn prepare(connection: &Connection, segments: &Segments) -> Done<()> {
+    records::create(connection)?;
+    let kept = records::list_segments(connection)?
+        .into_iter()
+        .map(|(base, ..)| base)
+        .collect();
+    segments.keep_only(&kept, true);
     Ok(())
 }
 

@@ -56,6 +56,25 @@ def test_a_record_comes_back_as_it_was(store: MemoryStore) -> None:
     assert store.get_scope_info("/a").child_scopes == ["/a/.."]
 
 
+def test_a_first_save_that_is_refused_leaves_a_store_that_works(store: MemoryStore) -> None:
+    with pytest.raises(EmbeddingDimensionMismatchError):
+        store.save([record(1, embedding=[1.0, 0.0]), record(2, embedding=[1.0, 0.0, 0.0])])
+    assert store.count() == 0
+    store.save([record(3, embedding=[1.0, 0.0])])
+    assert ids(store.search([1.0, 0.0])) == ["r3"]
+
+
+async def test_many_look_while_a_new_store_is_made(backend: SimpleNamespace, tmp_path: Path) -> None:
+    for number in range(5):
+        store = MemoryStore(tmp_path / str(number))
+        looking = []
+        for _ in range(50):
+            looking.append(asyncio.ensure_future(store.asearch([1.0, 0.0])))
+            await asyncio.sleep(0.0002)
+        assert await asyncio.wait_for(asyncio.gather(*looking), 30) == [[]] * 50
+        await asyncio.to_thread(store.close)
+
+
 def test_ten_megabytes_are_kept(store: MemoryStore) -> None:
     text = "memory " * 1_500_000
     store.save([record(1, content=text)])
