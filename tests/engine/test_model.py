@@ -178,6 +178,6 @@ with ModelServer("It is green.") as server:
         env=os.environ | {"CREWAI_STORAGE_DIR": str(tmp_path), "CREWAI_DISABLE_TELEMETRY": "true"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=50,
     )
     assert (done.returncode, done.stdout) == (0, "It is green. [False]\n"), done.stderr
