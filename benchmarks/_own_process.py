@@ -13,7 +13,7 @@ QUIET = {"CREWAI_DISABLE_TELEMETRY": "true", "OTEL_SDK_DISABLED": "true", "CREWA
 
 
 def figures(file: str, measured: str) -> dict[str, Any]:
-    """What ``file --measure measured`` prints as its last line.
+    """What ``file --measure measured`` prints as its last JSON object; CrewAI may add a panel of its own at the exit.
 
     Raises:
         RuntimeError: it failed; the message has the end of what it wrote to stderr.
@@ -28,5 +28,5 @@ def figures(file: str, measured: str) -> dict[str, Any]:
         )
     if done.returncode:
         raise RuntimeError(f"{measured}: the measurement failed\n{done.stderr[-4000:]}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, Any] = json.loads([line for line in done.stdout.splitlines() if line.startswith("{")][-1])
     return found
