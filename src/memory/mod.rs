@@ -316,14 +316,7 @@ impl Memories {
     ) -> Result<impl Future<Output = Answer> + Send + 'static, Error> {
         finite(&vector, "the query's vector")?;
         self.read(move |connection, segments| {
-            let stored = records::setting(connection, "dim")? as usize;
-            if stored != 0 && stored != vector.len() {
-                return Err(Error::Dimension {
-                    stored,
-                    given: vector.len(),
-                }
-                .into());
-            }
+            let stored = comparable(connection, &vector)?;
             let mut found = Vec::new();
             let filter = match records::filter(connection, &wanted)? {
                 Some(filter) if stored != 0 && limit > 0 => filter,
@@ -366,14 +359,7 @@ impl Memories {
     ) -> Result<impl Future<Output = Answer> + Send + 'static, Error> {
         finite(&vector, "the query's vector")?;
         self.read(move |connection, segments| {
-            let stored = records::setting(connection, "dim")? as usize;
-            if stored != 0 && stored != vector.len() {
-                return Err(Error::Dimension {
-                    stored,
-                    given: vector.len(),
-                }
-                .into());
-            }
+            let stored = comparable(connection, &vector)?;
             let (mut rows, mut numbers, mut next) = (Vec::new(), Vec::new(), None);
             if let Some(filter) = records::filter(connection, &wanted)?.filter(|_| stored != 0) {
                 let open = records::open_segments(connection, segments)?;
@@ -526,6 +512,16 @@ fn prepare(connection: &Connection, segments: &Segments) -> Done<()> {
         .collect();
     segments.keep_only(&kept, true);
     Ok(())
+}
+
+/// The length of the stored vectors, 0 where there are none; one of another length is compared with none of them.
+fn comparable(connection: &Connection, vector: &[f32]) -> Done<usize> {
+    let stored = records::setting(connection, "dim")? as usize;
+    let given = vector.len();
+    if stored != 0 && stored != given {
+        return Err(Error::Dimension { stored, given }.into());
+    }
+    Ok(stored)
 }
 
 fn ranked(
