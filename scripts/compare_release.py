@@ -258,7 +258,7 @@ def checked(release: Release, package: Path = ROOT / "fastcrew_async") -> list[s
     for file, tree in _sources(package):
         if file.startswith(("engine/", "install/")):
             names.update(_taken(tree, dict(_bound(tree, release)), release))
-    lazy = "crewai.llms.providers."  # imported by those who have the provider's client
+    lazy = ("crewai.llms.providers.", "crewai.a2a.")  # imported by those who have the package that they need
     found = {name: place for name in names if (place := release.find(name)) and not name.startswith(lazy)}
     return sorted(
         name

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from types import CellType, FunctionType
 from typing import Any
 
+from fastcrew_async.engine import remote_tls
 from fastcrew_async.engine.drivers import Work, drive, drive_in_place
 from fastcrew_async.engine.effects import Effect
 from fastcrew_async.engine.paced import Paced
@@ -48,8 +49,8 @@ class AskingRemoteAgents(Effect):
             _unless_cancelled(before)
             return await drive(self.alone(agent, *asked))
 
-        # It makes a client for each request, which reads the certificate authorities: tens of milliseconds at a time.
-        result = await Paced(self._with("aexecute_task", aexecute_task))
+        with remote_tls.given(await remote_tls.contexts(self.agent)):
+            result = await Paced(self._with("aexecute_task", aexecute_task))
         _unless_cancelled(before)
         return result
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Target:
-    """One name of CrewAI that ``install()`` replaces: whether it is replaced now, and why it is, or is not."""
+    """One name of CrewAI that is replaced after ``install()``: whether it is, and why, or why not."""
 
     name: str
     active: bool
@@ -105,7 +105,7 @@ def uninstall() -> None:
 
 
 def status() -> list[Target]:
-    """Every name that ``install()`` replaces, whether it is active, and why or why not."""
+    """Every name that ``install()`` replaces, or lends while it is needed; whether it is active, and why or why not."""
     with _lock:
         applied = {entry.patch.name: entry for entry in _applied}
         refused = _refused
@@ -115,6 +115,8 @@ def status() -> list[Target]:
         table = _patches()
     except (ImportError, AttributeError) as error:
         return [Target("crewai", False, str(error))]
+    from fastcrew_async.install.targets import LENT
+
     targets = []
     for patch in table:
         entry = applied.get(patch.name)
@@ -126,7 +128,8 @@ def status() -> list[Target]:
             targets.append(Target(patch.name, False, "replaced by other code after install()"))
         else:
             targets.append(Target(patch.name, True, patch.reason))
-    return targets
+    lent = ((name, reason if applied else "install() has not been called") for name, reason in LENT.items())
+    return [*targets, *(Target(name, bool(applied), reason) for name, reason in lent)]
 
 
 def refusal() -> str | None:

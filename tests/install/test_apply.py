@@ -83,7 +83,8 @@ def stock() -> Iterator[dict[tuple[str, str], object]]:
 
 
 def active() -> set[str]:
-    return {target.name for target in status() if target.active}
+    """But what the engine lends while it is needed."""
+    return {target.name for target in status() if target.active} - targets.LENT.keys()
 
 
 def test_install_replaces_the_table_and_nothing_else(stock: Any) -> None:
@@ -138,8 +139,10 @@ def test_status_before_after_and_between() -> None:
     assert [target for target in status() if not target.active] == []
     assert all(target.reason for target in status())
     assert "crewai.crew.Crew.kickoff" in active()
+    lent = {target.name for target in status() if target.reason.startswith("lent while")}
+    assert lent == targets.LENT.keys()
     uninstall()
-    assert not active()
+    assert not any(target.active for target in status())
 
 
 def test_what_others_replace_afterwards_is_theirs() -> None:
