@@ -23,6 +23,28 @@ pub struct Job {
     slip: Slip,
     call: Mutex<Option<Py<PyAny>>>,
     reply: Mutex<Option<Reply>>,
+    untold: Arc<Untold>,
+}
+
+/// Answers that lie on the loop's side, and of which the loops have not been told: a worker does so once it has released
+/// the GIL. Woken before, a loop would go to sleep again until the worker is there.
+#[derive(Default)]
+struct Untold(Mutex<Vec<Completer>>);
+
+impl Untold {
+    fn push(&self, completer: Completer) {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(completer);
+    }
+
+    fn tell(&self) {
+        let untold = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        for completer in untold {
+            completer.complete_held();
+        }
+    }
 }
 
 struct Reply {
@@ -66,7 +88,7 @@ impl Job {
         if let Some(reply) = self.take_reply() {
             self.places.finish(&self.slip);
             reply.bridge.get().hold(reply.id, answer);
-            reply.completer.complete_held();
+            self.untold.push(reply.completer);
         }
     }
 }
@@ -81,7 +103,7 @@ impl Job {
             .take()
     }
 
-    /// Answers the job. Only the first answer counts.
+    /// Answers the job. Only the first answer counts. Its awaiter is told by the next `take`.
     fn set_result(&self, value: Py<PyAny>) {
         self.finish(Ok(value));
     }
@@ -118,6 +140,7 @@ pub struct WorkQueue {
     runtime: Py<Runtime>,
     limits: Limits,
     places: Arc<Places<Py<Job>>>,
+    untold: Arc<Untold>,
 }
 
 #[pymethods]
@@ -135,6 +158,7 @@ impl WorkQueue {
             runtime,
             limits,
             places: Arc::new(Places::new(limits)),
+            untold: Arc::default(),
         })
     }
 
@@ -163,6 +187,7 @@ impl WorkQueue {
             slip: self.places.slip((!nested).then(|| group.into())),
             call: Mutex::new(Some(call)),
             reply: Mutex::new(Some(reply)),
+            untold: self.untold.clone(),
         };
         let job = Py::new(py, job)?;
         let begun = Begun::new(bridge, future, id, Abort::Job(job.clone_ref(py)));
@@ -172,12 +197,16 @@ impl WorkQueue {
         Ok((Awaitable::begun(begun), grow))
     }
 
-    /// The next job for the calling worker, which waits for it at most `timeout` seconds with the GIL released. None ends
-    /// the worker: nothing came, or there are too many workers, or the queue is closed.
+    /// Tells of the answers so far, and gives the next job for the calling worker, which waits for it at most `timeout`
+    /// seconds with the GIL released. None ends the worker: nothing came, or there are too many workers, or the queue is
+    /// closed.
     fn take(&self, py: Python<'_>, timeout: f64) -> PyResult<Option<Py<Job>>> {
         self.runtime.get().core().check_process("work queue")?;
         let timeout = Duration::try_from_secs_f64(timeout).unwrap_or(Duration::MAX);
-        Ok(py.detach(|| self.places.take(timeout)))
+        Ok(py.detach(|| {
+            self.untold.tell();
+            self.places.take(timeout)
+        }))
     }
 
     /// Whether the caller must start one more worker now, for jobs that wait: an abandoned one may have left its place.

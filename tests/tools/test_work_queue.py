@@ -130,3 +130,15 @@ async def play(queue: Any, given_steps: list[tuple[str, str | None, int]]) -> No
 def test_it_does_what_the_model_does(backend: Any, given_steps: list[tuple[str, str | None, int]]) -> None:
     queue = backend.WorkQueue(runtime.get(), WORKERS, ABANDONED)
     asyncio.run(play(queue, given_steps))
+
+
+async def test_an_answer_is_told_at_the_latest_with_the_next_take(backend: Any) -> None:
+    queue = backend.WorkQueue(runtime.get(), WORKERS, ABANDONED)
+    awaitable, grow = queue.put(lambda: "answer")
+    assert grow
+    job = queue.take(0.0)
+    job.set_result(job.call()())
+    job.set_result("another answer")
+    assert queue.take(0.0) is None
+    assert await asyncio.wait_for(awaitable, 10) == "answer"
+    queue.close()

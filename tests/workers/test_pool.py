@@ -169,9 +169,14 @@ async def test_cancelled_while_it_runs_it_is_counted(make, until):
 
 async def abandoned(pool, until, release, count):
     """Calls that are cancelled while they wait for `release`."""
-    before = pool.stats()["running"]
-    tasks = [asyncio.create_task(pool.run(release.wait, 20)) for _ in range(count)]
-    await until(lambda: pool.stats()["running"] == before + count)
+    begun = []
+
+    def call():
+        begun.append(None)
+        release.wait(20)
+
+    tasks = [asyncio.create_task(pool.run(call)) for _ in range(count)]
+    await until(lambda: len(begun) == count)
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
