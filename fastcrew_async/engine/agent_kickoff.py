@@ -24,7 +24,7 @@ from crewai.llms.base_llm import BaseLLM
 from crewai.state.checkpoint_config import apply_checkpoint
 from crewai.tasks.llm_guardrail import LLMGuardrail
 from crewai.tools.tool_failure import merge_tool_failures, tool_failure_collector
-from crewai.utilities.agent_utils import get_tool_names, is_inside_event_loop, parse_tools
+from crewai.utilities.agent_utils import is_inside_event_loop
 from crewai.utilities.converter import Converter, ConverterError
 from crewai.utilities.i18n import I18N_DEFAULT
 from crewai.utilities.message_utils import message_content_text
@@ -43,6 +43,8 @@ from fastcrew_async.engine.memory import keep_kickoff, memories_for
 from fastcrew_async.engine.observer import reported
 from fastcrew_async.engine.resumed import restored_from, resumed
 from fastcrew_async.engine.seams import replaced
+from fastcrew_async.engine.structured_tool import structured
+from fastcrew_async.engine.tool_call import tool_name
 from fastcrew_async.engine.tool_schema import describe
 
 _STOCK_KICKOFF: Any = Agent.kickoff
@@ -174,7 +176,7 @@ async def _prepare(agent: Any, messages: Any, response_format: Any, input_files:
         of_memory = create_memory_tools(agent.memory)
         raw_tools.extend(tool for tool in of_memory if sanitize_tool_name(tool.name) not in names)
     raw_tools = agent._add_skill_loader_tool(raw_tools)
-    tools = parse_tools(raw_tools)
+    tools = structured(raw_tools)
     info = {
         "id": agent.id,
         "role": agent.role,
@@ -206,7 +208,7 @@ def _executor(agent: Any, raw_tools: list[Any], tools: list[Any], response_forma
         llm=agent.llm,
         tools=tools,
         original_tools=raw_tools,
-        tools_names=get_tool_names(tools),
+        tools_names=", ".join(tool_name(tool.name) for tool in tools),
         tools_description=describe(tools),
         prompt=prompt,
         response_model=response_format,

@@ -15,13 +15,14 @@ from crewai.agent.core import Agent
 from crewai.agents.agent_executor import AgentExecutor as StockAgentExecutor
 from crewai.llms.base_llm import BaseLLM
 from crewai.task import Task
-from crewai.utilities.agent_utils import get_tool_names, parse_tools
 from crewai.utilities.i18n import I18N_DEFAULT
 from crewai.utilities.prompts import Prompts
 
 from fastcrew_async.engine.executor import AgentExecutor, new_executor
 from fastcrew_async.engine.fields import private, put
 from fastcrew_async.engine.seams import replaced
+from fastcrew_async.engine.structured_tool import structured
+from fastcrew_async.engine.tool_call import tool_name
 from fastcrew_async.engine.tool_schema import describe
 
 _STOCK_CREATE: Any = Agent.create_agent_executor
@@ -89,7 +90,7 @@ def _equip(agent: Any, tools: Any, task: Task | None) -> bool:
     skills = sys.modules.get("crewai.skills.tool")  # where nothing has imported it, nobody has such a tool
     if agent.skills or (skills and any(isinstance(tool, skills.LoadSkillTool) for tool in raw_tools)):
         raw_tools = agent._add_skill_loader_tool(raw_tools, task=task)
-    parsed = parse_tools(raw_tools)
+    parsed = structured(raw_tools)
     prompt, stop_words, rate_check = prompt_of(agent, raw_tools)
     fields = {
         "llm": agent.llm,
@@ -97,7 +98,7 @@ def _equip(agent: Any, tools: Any, task: Task | None) -> bool:
         "original_tools": raw_tools,
         "prompt": prompt,
         "stop_words": stop_words,
-        "tools_names": get_tool_names(parsed),
+        "tools_names": ", ".join(tool_name(tool.name) for tool in parsed),
         "tools_description": describe(parsed),
         "response_model": (task.response_model or task.output_pydantic or task.output_json) if task else None,
         "tools_handler": _tools_handler(agent, executor),

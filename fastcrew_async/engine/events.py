@@ -157,7 +157,7 @@ def _pass_over(source: Any, kind: type[BaseEvent]) -> str:
     # get_next_emission_sequence() and set_last_event_id(), in place: this runs ten times and more in a kickoff.
     number = next(_get_or_create_counter())
     _last_emitted.set(number)
-    event_id = _new_id()
+    event_id = new_id()
     if name in SCOPE_ENDING_EVENTS:
         stack = _event_id_stack.get()
         if stack:
@@ -168,7 +168,7 @@ def _pass_over(source: Any, kind: type[BaseEvent]) -> str:
     return event_id
 
 
-def _new_id() -> str:
+def new_id() -> str:
     """A random UUID's text (RFC 9562, version 4)."""
     text = f"{_random.getrandbits(122) | 2 << 122:031x}"  # the first digit carries the variant: 8, 9, a or b
     return f"{text[1:9]}-{text[9:13]}-4{text[13:16]}-{text[0]}{text[16:19]}-{text[19:31]}"

@@ -224,14 +224,13 @@ def counts_here(llm: Any) -> bool:
     ``counts_tokens_locally = True``.
     """
     kind = type(llm)
-    if getattr(kind, "counts_tokens_locally", False):
-        return True
     count = getattr(kind, "get_input_tokens_count", None)
-    if (
-        getattr(kind, "is_context_window_overflowing_threshold", None) is not _COMPARE
-        or "get_input_tokens_count" in llm.__dict__
-    ):
-        return False
-    return count is _ESTIMATE or (
-        count is getattr(_openai(), "get_input_tokens_count", _ESTIMATE) and llm._on_compatible_server()
+    stock = (
+        getattr(kind, "is_context_window_overflowing_threshold", None) is _COMPARE
+        and "get_input_tokens_count" not in llm.__dict__
     )
+    if stock and count is _ESTIMATE:
+        return True
+    if getattr(kind, "counts_tokens_locally", False):  # asked last: where there is none, pydantic is long in saying so
+        return True
+    return stock and count is getattr(_openai(), "get_input_tokens_count", None) and bool(llm._on_compatible_server())

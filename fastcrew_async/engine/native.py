@@ -28,7 +28,6 @@ from crewai.tools.tool_failure import (
 from crewai.utilities.agent_utils import (
     check_repeated_tool_call,
     extract_tool_call_info,
-    format_native_tool_output_for_agent,
     parse_tool_call_args,
     track_delegation_if_needed,
 )
@@ -37,7 +36,9 @@ from crewai.utilities.types import LLMMessage
 from fastcrew_async.engine.branches import Together
 from fastcrew_async.engine.effects import Blocking
 from fastcrew_async.engine.events import tell
+from fastcrew_async.engine.fields import private
 from fastcrew_async.engine.model import counts_here
+from fastcrew_async.engine.structured_tool import original_of, shown_natively
 from fastcrew_async.engine.tool_call import DELEGATIONS, ask_whether_to_cache, native_call, own_error, tool_name
 from fastcrew_async.errors import ToolRecursionError
 
@@ -48,7 +49,6 @@ PARALLEL_CALLS = 8
 """CrewAI's bound for the calls of one answer that run at the same time."""
 
 _STOCK_SINGLE = StockAgentExecutor._execute_single_native_tool_call
-_STOCK_FORMAT = BaseTool.format_output_for_agent
 
 _Info = tuple[str, str, Any]
 """A call's id, the name of its tool, and its arguments, as text or as a dictionary."""
@@ -81,7 +81,7 @@ def _report(executor: AgentExecutor, pending: list[Any]) -> list[tuple[Any, _Inf
     runnable: list[tuple[Any, _Info]] = []
     reported: list[dict[str, Any]] = []
     for call in pending:
-        info = extract_tool_call_info(call)
+        info = _info(call)
         if info is None:
             continue
         call_id, name, arguments = info
@@ -96,19 +96,18 @@ def _report(executor: AgentExecutor, pending: list[Any]) -> list[tuple[Any, _Inf
     return runnable
 
 
-def _formatted(tool: Any, raw: Any) -> str:
-    """``format_native_tool_output_for_agent``, which looks for who is to format a text that is to stay as it is."""
-    kind = type(tool)
-    if (
-        type(raw) is str
-        and isinstance(tool, BaseTool)
-        and kind.format_output_for_agent is _STOCK_FORMAT
-        and "format_output_for_agent" not in tool.__dict__
-        and tool.result_schema is None
-        and "_original_tool" not in kind.__private_attributes__
-    ):
-        return raw
-    return format_native_tool_output_for_agent(tool, raw)
+def _info(call: Any) -> _Info | None:
+    """``extract_tool_call_info``, which makes the tool's name a name again each time."""
+    if type(call) is dict:
+        function = call.get("function", {})
+        return (
+            call.get("call_id") or call.get("id") or call.get("toolUseId") or f"call_{id(call)}",
+            tool_name(function.get("name", "") or call.get("name", "")),
+            function.get("arguments") or call.get("arguments") or call.get("input") or {},
+        )
+    if hasattr(call, "function"):
+        return getattr(call, "id", f"call_{id(call)}"), tool_name(call.function.name), call.function.arguments
+    return extract_tool_call_info(call)
 
 
 def _is_short(llm: Any, text: Any) -> bool:
@@ -194,7 +193,7 @@ class NativeCall:
         """
         await self.perform()
         check_repeated_tool_call(
-            self.executor._tool_call_counts,
+            private(self.executor)["_tool_call_counts"],
             tool_name=self.name,
             tool_args=self.arguments,
             result=self.result,
@@ -295,7 +294,7 @@ class NativeCall:
                 cache_function = self.original.cache_function if self.original else None
                 if await ask_whether_to_cache(cache_function, self.arguments, raw):
                     handler.cache.add(tool=self.name, input=self._cache_key(), output=raw)
-            self.result = _formatted(output_tool, raw)
+            self.result = shown_natively(output_tool, raw)
             self.failure = detect_tool_failure(raw)
         except Exception as raised:
             error = own_error(raised)
@@ -316,7 +315,7 @@ class NativeCall:
         if cached is None:
             return False
         self.raw = cached
-        self.result = _formatted(output_tool, cached)
+        self.result = shown_natively(output_tool, cached)
         self.failure = detect_tool_failure(cached)
         self.from_cache = True
         return True
@@ -347,6 +346,6 @@ class NativeCall:
         tools = self.executor.tools or []
         if self.original is not None:
             for tool in tools:
-                if getattr(tool, "_original_tool", None) is self.original:
+                if original_of(tool) is self.original:
                     return tool
         return next((tool for tool in tools if tool_name(tool.name) == self.name), None)

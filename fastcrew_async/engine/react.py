@@ -11,6 +11,8 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
+from datetime import datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
@@ -22,6 +24,7 @@ from crewai.hooks.tool_hooks import ToolCallHookContext, run_after_tool_call_hoo
 from crewai.security.fingerprint import Fingerprint
 from crewai.telemetry.telemetry import Telemetry
 from crewai.tools.structured_tool import CrewStructuredTool
+from crewai.tools.tool_calling import ToolCalling
 from crewai.tools.tool_failure import (
     ToolExecutionFailedError,
     ToolFailure,
@@ -35,7 +38,6 @@ from crewai.tools.tool_usage import _RAW_RESULT_UNSET, OPENAI_BIGGER_MODELS, Too
 from crewai.tools.tool_usage import ToolUsage as StockToolUsage
 from crewai.utilities.agent_utils import (
     check_repeated_tool_call,
-    get_tool_names,
     render_text_description_and_args,
 )
 from crewai.utilities.i18n import I18N_DEFAULT
@@ -44,19 +46,29 @@ from crewai_core.printer import PRINTER
 
 from fastcrew_async.engine.calling import listen
 from fastcrew_async.engine.effects import Blocking, CallUser
-from fastcrew_async.engine.events import observed, tell
+from fastcrew_async.engine.events import new_id, observed, tell
+from fastcrew_async.engine.fields import private
+from fastcrew_async.engine.structured_tool import count_use, original_of, shown
 from fastcrew_async.engine.tool_call import ask_whether_to_cache, invocation, invokes_as_crewai, own_error, tool_name
 from fastcrew_async.engine.tool_schema import describe
 from fastcrew_async.errors import ToolRecursionError, ToolTimeoutError
 
 if TYPE_CHECKING:
-    from crewai.tools.tool_calling import InstructorToolCalling, ToolCalling
+    from crewai.tools.tool_calling import InstructorToolCalling
 
     from fastcrew_async.engine.executor import AgentExecutor
 
 _STOCK_EXECUTE = stock.execute_tool_and_check_finality
 _DELEGATIONS = frozenset({tool_name("Delegate work to coworker"), tool_name("Ask question to coworker")})
 _argument_names: WeakKeyDictionary[type, frozenset[str]] = WeakKeyDictionary()
+
+
+_slice = lru_cache(I18N_DEFAULT.slice)
+
+
+@lru_cache
+def _add_image() -> Any:
+    return I18N_DEFAULT.tools("add_image")
 
 
 async def run_text_tool(executor: AgentExecutor) -> bool:
@@ -79,7 +91,7 @@ async def run_text_tool(executor: AgentExecutor) -> bool:
         _reason_on(executor)
         return False
     check_repeated_tool_call(
-        executor._tool_call_counts,
+        private(executor)["_tool_call_counts"],
         tool_name=action.tool,
         tool_args=action.tool_input,
         result=tool_result.result,
@@ -99,12 +111,12 @@ async def run_text_tool(executor: AgentExecutor) -> bool:
 
 
 def _reason_on(executor: AgentExecutor) -> None:
-    message: LLMMessage = {"role": "user", "content": I18N_DEFAULT.slice("post_tool_reasoning")}
+    message: LLMMessage = {"role": "user", "content": _slice("post_tool_reasoning")}
     executor.state.messages.append(message)
 
 
 async def _observe(executor: AgentExecutor, action: AgentAction, tool_result: ToolResult) -> AgentAction | AgentFinish:
-    add_image = I18N_DEFAULT.tools("add_image")
+    add_image = _add_image()
     if isinstance(add_image, dict) and action.tool.casefold().strip() == add_image.get("name", "").casefold().strip():
         executor.state.messages.append({"role": "assistant", "content": tool_result.result})
         return action
@@ -146,6 +158,19 @@ def _fingerprint(agent: Any) -> dict[str, Any]:
     return {}
 
 
+def _new_fingerprint() -> Fingerprint:
+    """``Fingerprint.from_dict`` of what knows nothing of its uuid or age: one of this moment."""
+    made = Fingerprint.__new__(Fingerprint)
+    for name, value in (
+        ("__dict__", {"metadata": {}}),
+        ("__pydantic_extra__", None),
+        ("__pydantic_fields_set__", {"metadata"}),
+        ("__pydantic_private__", {"_uuid_str": new_id(), "_created_at": datetime.now()}),
+    ):
+        object.__setattr__(made, name, value)
+    return made
+
+
 async def use_tool(executor: Any, action: AgentAction) -> ToolResult:
     """``execute_tool_and_check_finality``: what the tool of `action` gives, or why it could not be used.
 
@@ -154,11 +179,10 @@ async def use_tool(executor: Any, action: AgentAction) -> ToolResult:
         HookAborted: a hook stopped the run.
     """
     agent: Any = executor.agent
-    fingerprint = _fingerprint(agent)
     task, crew, tools = executor.task, executor.crew, executor.tools
     if agent.role and callable(getattr(agent, "set_fingerprint", None)):
         try:
-            agent.set_fingerprint(fingerprint=Fingerprint.from_dict(fingerprint))
+            agent.set_fingerprint(fingerprint=_new_fingerprint())
         except Exception as error:
             raise ValueError(f"Failed to set fingerprint: {error}") from error
     usage = ToolUsage(executor, action)
@@ -240,7 +264,17 @@ class ToolUsage(StockToolUsage):
     @property
     def tools_names(self) -> str:  # type: ignore[override]
         """The tools' names as the prompt lists them."""
-        return get_tool_names(self.tools)
+        return ", ".join(tool_name(tool.name) for tool in self.tools)
+
+    def _original_tool_calling(self, tool_string: str, raise_error: bool = False) -> Any:
+        tool = self._select_tool(self.action.tool)
+        try:
+            arguments = self._validate_tool_input(self.action.tool_input)
+        except Exception:
+            if raise_error:
+                raise
+            return ToolUsageError(f"{I18N_DEFAULT.errors('tool_arguments_error')}")
+        return ToolCalling(tool_name=tool_name(tool.name), arguments=arguments)
 
     def _select_tool(self, name: str) -> Any:
         """The tool whose name is the most similar; an equal name needs no comparing."""
@@ -261,7 +295,7 @@ class ToolUsage(StockToolUsage):
             tool = self._select_tool(calling.tool_name)
         except Exception as error:
             return self._explained(error)
-        if tool_name(tool.name) == tool_name(cast(Any, I18N_DEFAULT.tools("add_image"))["name"]):
+        if tool_name(tool.name) == tool_name(cast(Any, _add_image())["name"]):
             try:
                 return cast(str, await self._run_once(tool, calling, tool_string))
             except Exception as error:
@@ -319,7 +353,7 @@ class ToolUsage(StockToolUsage):
             else:
                 self.last_raw_result = result
                 self.last_failure = detect_tool_failure(result)
-                result = self._format_result(result=tool.format_output_for_agent(result))
+                result = self._format_result(result=shown(tool, result))
         except (asyncio.CancelledError, TimeoutError) as error:
             self.on_tool_error(tool=tool, tool_calling=calling, e=Exception(f"cancelled: {error}"))
             failed = True
@@ -380,7 +414,7 @@ class ToolUsage(StockToolUsage):
                 raw = await invocation(tool, calling.arguments, config)
         else:
             raw = await invocation(tool, {}, config)
-        original = getattr(available, "_original_tool", None)
+        original = original_of(available)
         if self.tools_handler:
             cache_function = getattr(original, "cache_function", None) if original else None
             if cache_function is None:
@@ -390,7 +424,7 @@ class ToolUsage(StockToolUsage):
         await self._count(self._telemetry.tool_usage, tool_name=name, attempts=self._run_attempts)
         self.last_raw_result = raw
         self.last_failure = detect_tool_failure(raw)
-        result = self._format_result(result=tool.format_output_for_agent(raw))
+        result = self._format_result(result=shown(tool, raw))
         data: dict[str, Any] = {"result": result, "tool_name": name, "tool_args": calling.arguments}
         if getattr(available, "result_as_answer", False) and self.last_failure is None:
             data["result_as_answer"] = available.result_as_answer
@@ -407,7 +441,7 @@ class ToolUsage(StockToolUsage):
 
     def _count_use(self, available: Any) -> None:
         if hasattr(available, "_increment_usage_count"):
-            available._increment_usage_count()
+            count_use(available)
         elif hasattr(available, "current_usage_count"):
             available.current_usage_count += 1
         else:

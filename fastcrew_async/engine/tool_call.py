@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from functools import lru_cache, partial
 from operator import attrgetter
 from time import perf_counter
+from types import FunctionType
 from typing import Any, TypeVar, cast
 
 from crewai.tools.base_tool import BaseTool, Tool, _default_cache_function
@@ -27,6 +28,7 @@ from fastcrew_async.engine.effects import CallUser, Effect
 from fastcrew_async.engine.limited import a_call_of
 from fastcrew_async.engine.nesting import awaited, called, entered, shortened
 from fastcrew_async.engine.observer import reported, reported_in_place
+from fastcrew_async.engine.structured_tool import count_use, original_of
 from fastcrew_async.engine.tool_arguments import is_quiet
 from fastcrew_async.engine.tool_cache import cached, key_of
 from fastcrew_async.engine.tool_time import within, within_in_place
@@ -333,9 +335,7 @@ async def ask_whether_to_cache(cache_function: Any, arguments: Any, result: Any)
 
 def invocation(tool: CrewStructuredTool, arguments: dict[str, Any], config: dict[str, Any]) -> Effect:
     """``tool.invoke(arguments, config)``, as the ReAct form calls a tool."""
-    call = RunTool(
-        tool.name, arguments, tool._original_tool or tool, lambda: tool.invoke(input=arguments, config=config)
-    )
+    call = RunTool(tool.name, arguments, original_of(tool) or tool, lambda: tool.invoke(input=arguments, config=config))
 
     def begin() -> dict[str, Any]:
         parsed = tool._parse_args(arguments)
@@ -345,7 +345,7 @@ def invocation(tool: CrewStructuredTool, arguments: dict[str, Any], config: dict
                 f"Tool '{name}' has reached its maximum usage limit of {tool.max_usage_count}. "
                 f"You should not use the {name} tool again."
             )
-        tool._increment_usage_count()
+        count_use(tool)
         return parsed
 
     if invokes_as_crewai(tool):
@@ -382,9 +382,10 @@ def native_call(run: Callable[..., Any], arguments: dict[str, Any]) -> Effect:
 def _waiting(function: Any) -> tuple[Callable[..., Awaitable[Any]] | None, bool]:
     """The coroutine function behind a tool, or the async form of one of CrewAI's own, and whether that is one of the
     engine's; None for a sync body."""
-    tool = getattr(function, "__self__", None)
-    if isinstance(tool, Tool) and getattr(function, "__func__", None) is Tool._run:
-        function = tool.func
+    if getattr(function, "__func__", None) is Tool._run:
+        function = function.__self__.func
+    if type(function) is FunctionType and not function.__dict__:  # nothing that inspect would have to follow
+        return (function, False) if function.__code__.co_flags & inspect.CO_COROUTINE else (None, False)
     if inspect.iscoroutinefunction(function):
         return function, False
     work = in_engine(function)

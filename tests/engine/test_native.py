@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from crewai.hooks.dispatch import HookAborted
 from crewai.tools.tool_failure import ToolExecutionFailedError
+from crewai.utilities.agent_utils import extract_tool_call_info
 
 from fastcrew_async.engine.branches import Together
-from fastcrew_async.engine.native import PARALLEL_CALLS, run_native_tools
+from fastcrew_async.engine.native import PARALLEL_CALLS, _info, run_native_tools
 from fastcrew_async.engine.tool_call import RunTool
 from tests import crews
 from tests.engine.test_loop import executor, native_call
@@ -60,3 +62,26 @@ def test_an_error_of_one_parallel_call_is_its_text_and_deliberate_stops_end_them
     assert ended.value.value["result"] == "Error executing tool: broken"
     effect.works[1].close()
     running.close()
+
+
+_FUNCTION = SimpleNamespace(name="Search The Web", arguments='{"query": "a"}')
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        {"id": "a", "function": {"name": "SearchWeb", "arguments": '{"query": "a"}'}},
+        {"id": "fc_1", "call_id": "call_1", "name": "search", "arguments": "{}"},
+        {"toolUseId": "b", "name": "search", "input": {"query": "a"}},
+        {"name": "search"},
+        {},
+        SimpleNamespace(id="c", function=_FUNCTION),
+        SimpleNamespace(id=None, function=_FUNCTION),
+        SimpleNamespace(function=_FUNCTION),
+        SimpleNamespace(function_call=SimpleNamespace(name="search", args={"query": "a"})),
+        SimpleNamespace(id="d", name="search", input={"query": "a"}),
+        "no call",
+    ],
+)
+def test_calls_are_read_as_crewai_reads_them(call: Any) -> None:
+    assert _info(call) == extract_tool_call_info(call)

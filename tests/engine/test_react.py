@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from crewai.agents.parser import AgentAction
+from crewai.security.fingerprint import Fingerprint
 
-from fastcrew_async.engine.react import run_text_tool
+from fastcrew_async.engine.react import _new_fingerprint, run_text_tool
 from fastcrew_async.engine.tool_call import RunTool
 from tests import crews
 from tests.engine.test_loop import executor
@@ -70,3 +73,17 @@ def test_a_failing_tool_is_tried_six_times_as_in_crewai() -> None:
     assert tries == 6
     assert "broken" in made.state.messages[-2]["content"]
     assert made.task.tools_errors == 3
+
+
+def test_a_tool_use_gives_the_agent_a_fingerprint_as_crewai_makes_one() -> None:
+    before = datetime.now()
+    ours, theirs = _new_fingerprint(), Fingerprint.from_dict({"agent_fingerprint": "a"})
+    assert type(ours) is Fingerprint
+    assert ours.metadata == theirs.metadata == {}
+    assert ours.model_dump() == theirs.model_dump()
+    assert ours.model_fields_set == theirs.model_fields_set
+    assert UUID(ours.uuid_str).version == UUID(theirs.uuid_str).version == 4
+    assert before <= ours.created_at <= datetime.now()
+    assert ours != _new_fingerprint()
+    ours.metadata["a"] = 1
+    assert _new_fingerprint().metadata == {}
