@@ -11,6 +11,8 @@ from uuid import uuid4
 
 from crewai.crews.crew_output import CrewOutput
 
+from fastcrew_async.engine import progress
+
 if TYPE_CHECKING:
     from fastcrew_async.messages import RunState
 
@@ -30,8 +32,13 @@ class Run:
     ) -> None:
         self.id = str(uuid4())
         """Tells this run from others, for logs and tables of your own."""
-        self.task = asyncio.create_task(kickoff, name=f"fastcrew-run-{self.id[:8]}")
-        """The task that runs it."""
+        self._progress = progress.Progress()
+        watched = progress.current.set(self._progress)
+        try:
+            self.task = asyncio.create_task(kickoff, name=f"fastcrew-run-{self.id[:8]}")
+            """The task that runs it."""
+        finally:
+            progress.current.reset(watched)
         self._crew = crew
         self._inputs = dict(inputs or {})
         self._started_at = datetime.now(timezone.utc)
@@ -61,8 +68,9 @@ class Run:
         return (self._ended or time.monotonic()) - self._began
 
     def state(self) -> RunState:
-        """What it holds now, as a document: see :mod:`fastcrew_async.codec`. The outputs of its tasks, their messages,
-        the calls of tools in them and the tokens are there once it is done."""
+        """What it holds now, as a document: see :mod:`fastcrew_async.codec`. Of a run that is under way, or has failed,
+        the outputs of the tasks that are done, and all messages so far. The tokens are there once it is done. To be
+        called on the run's own loop."""
         from fastcrew_async.codec.bodies import plain_part
         from fastcrew_async.messages import RunState, calls_in
 
@@ -76,11 +84,15 @@ class Run:
         )
         if self.status == "done":
             output = self.task.result()
-            state.messages = [dict(message) for task in output.tasks_output for message in task.messages]
-            state.tool_calls = calls_in(state.messages)
+            outputs = output.tasks_output
+            state.messages = [dict(message) for task in outputs for message in task.messages]
             state.usage = output.token_usage.model_dump()
-            state.outputs = [plain_part(task) for task in output.tasks_output]
-        elif self.status in ("failed", "timed out"):
+        else:
+            outputs = self._progress.outputs
+            state.messages = self._progress.messages()
+        state.outputs = [plain_part(task) for task in outputs]
+        state.tool_calls = calls_in(state.messages)
+        if self.status in ("failed", "timed out"):
             state.error = str(self.task.exception())
         return state
 

@@ -219,3 +219,55 @@ async def test_the_state_of_a_run_that_failed_says_why() -> None:
     with pytest.raises(Exception, match=r".") as caught:
         await asyncio.wait_for(run, 10)
     assert (run.state().status, run.state().error) == ("failed", str(caught.value))
+
+
+async def test_the_state_of_a_run_on_its_way_has_what_is_done_and_what_is_being_said() -> None:
+    class Second(Held):
+        async def acall(self, messages: Any, *args: Any, **kwargs: Any) -> Any:
+            if "Step 1" in str(messages):
+                return await super().acall(messages, *args, **kwargs)
+            return await ScriptedLLM.acall(self, messages, *args, **kwargs)
+
+    llm = Second()
+    run = AsyncCrew(crews.crew(llm=llm, tasks=2)).start(TOPICS[0])
+    await until(lambda: llm.__dict__["inside"])
+    state = run.state()
+    assert (state.status, len(state.outputs)) == ("running", 1)
+    done = state.task_outputs()[0].messages
+    assert state.messages[: len(done)] == done
+    assert [said["role"] for said in state.messages[len(done) :]] == ["system", "user"]
+    assert RunState.from_json(state.to_json()) == state
+    llm.__dict__["open"].set()
+    output = await asyncio.wait_for(run, 10)
+    assert len(run.state().outputs) == len(output.tasks_output) == 2
+
+
+async def test_the_state_of_a_run_that_ended_early_has_what_was_said_until_then() -> None:
+    llm, crew = held()
+    run = crew.start(TOPICS[0])
+    await until(lambda: llm.__dict__["inside"])
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(run, 10)
+    state = run.state()
+    assert (state.status, state.outputs) == ("cancelled", [])
+    assert [said["role"] for said in state.messages] == ["system", "user"]
+    llm.__dict__["open"].set()
+    assert await asyncio.wait_for(crew.kickoff(TOPICS[1]), 10)
+    assert run.state().messages == state.messages
+
+
+async def test_the_crew_inside_a_run_is_not_the_run() -> None:
+    inner = AsyncCrew(crews.crew(crews.echo))
+
+    @tool("inner")
+    async def inside() -> str:
+        """Kicks a crew off."""
+        return (await inner.kickoff(TOPICS[1])).raw  # type: ignore[union-attr]
+
+    llm = ScriptedLLM([Reply(tool_calls=[ToolCall("inner", {})]), Reply("done")], native=True)
+    run = AsyncCrew(crews.crew(llm=llm, tools=[inside])).start(TOPICS[0])
+    await asyncio.wait_for(run, 10)
+    assert [output.raw for output in run._progress.outputs] == ["done"]
+    assert run._progress.messages() == run.state().messages
+    assert [call["name"] for call in run.state().tool_calls] == ["inner"]

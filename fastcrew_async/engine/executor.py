@@ -39,7 +39,7 @@ from opentelemetry import baggage
 from opentelemetry.context import attach, detach
 from pydantic import ConfigDict, PlainSerializer, PrivateAttr
 
-from fastcrew_async.engine import events, files, flow_scope
+from fastcrew_async.engine import events, files, flow_scope, progress
 from fastcrew_async.engine.drivers import drive, drive_in_place
 from fastcrew_async.engine.effects import Blocking, Closing, Either, Handled
 from fastcrew_async.engine.fields import private
@@ -168,8 +168,11 @@ class AgentExecutor(StockAgentExecutor):
             self._is_executing = True
             self._has_been_invoked = True
         agent: Any = self.agent
+        watched = progress.current.get()
         try:
             self._reset()
+            if watched is not None:
+                watched.begin_execution(self)
             self._kickoff_input = inputs.get("input", "")
             if self.llm is None or self.prompt is None:
                 raise RuntimeError(
@@ -197,6 +200,8 @@ class AgentExecutor(StockAgentExecutor):
             handle_unknown_error(PRINTER, error, verbose=agent.verbose)
             raise
         finally:
+            if watched is not None:
+                watched.end_execution(self)
             try:
                 kept_aside, self._tool_result_artifact_store = self._tool_result_artifact_store, None
                 self._cleanup_deferred_tool_results()

@@ -37,7 +37,7 @@ from crewai.utilities.file_store import clear_files, store_files
 from opentelemetry import baggage
 from opentelemetry.context import attach, detach
 
-from fastcrew_async.engine import events, files, traced
+from fastcrew_async.engine import events, files, progress, traced
 from fastcrew_async.engine.drivers import Join, Spawn, Stop
 from fastcrew_async.engine.effects import Blocking, CallUser, Closing, Either, Handled
 from fastcrew_async.engine.equip import ready_executor
@@ -82,6 +82,9 @@ async def run_crew(
         Exception: what a task, a hook or a callback raised; ``crew_kickoff_failed`` has been emitted.
     """
     own: Any = crew
+    watched = progress.current.get()
+    if watched is not None:
+        watched.begin(own)
     attached = attach(baggage.set_baggage("crew_context", CrewContext(id=str(own.id), key=key_of_crew(own))))
     runtime_scope = crewai_event_bus._enter_runtime_scope()
     pending = events.begin_run()
@@ -133,6 +136,8 @@ async def run_crew(
             events.tell(own, CrewKickoffFailedEvent, lambda: failed)
         raise
     finally:
+        if watched is not None:
+            watched.end(own)
         if memories(own):
             await drain(own)
         if files.stored(own.id):
@@ -357,6 +362,9 @@ async def _gather(crew: Any, pending: list[tuple[Task, Any, int]], replayed: boo
 
 
 async def _store(crew: Any, task: Task, output: TaskOutput, index: int, replayed: bool) -> None:
+    watched = progress.current.get()
+    if watched is not None:
+        watched.done(crew, task, output)
     outputs = outputs_of(crew)
     if outputs is None or "_store_execution_log" in crew.__dict__:
         await Blocking(crew._store_execution_log, task, output, index, replayed)
