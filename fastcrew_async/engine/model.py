@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from contextlib import AbstractContextManager, suppress
 from importlib import import_module
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from crewai.agents.parser import AgentFinish
-from crewai.hooks.dispatch import HookAborted
+from crewai.hooks.dispatch import HookAborted, InterceptionPoint, get_scoped_hooks
+from crewai.hooks.llm_hooks import _model_call_hooks_dispatched
 from crewai.llms.base_llm import BaseLLM, LLMCallBlockedError
 from crewai.utilities import agent_utils
 from crewai.utilities.agent_utils import format_answer
@@ -38,6 +40,7 @@ _STOCK_ASK = _STOCK.get_llm_response
 _ESTIMATE = BaseLLM.get_input_tokens_count
 _OPENAI = "crewai.llms.providers.openai.completion"  # imported by those who use it
 _CLIENT = "fastcrew_async.model.stand_in"
+_STOCK_PREPARE = agent_utils._prepare_llm_call
 _COMPARE = BaseLLM.is_context_window_overflowing_threshold
 
 
@@ -144,7 +147,7 @@ async def ask(
         "from_agent": agent,
         "response_model": response_model,
     }
-    with agent_utils._prepare_llm_call(executor, executor.messages, PRINTER, verbose=verbose) as messages:
+    with _prepared(executor, verbose) as messages:
         if executor.respect_context_window and await _overflows(llm, messages, tools, response_model):
             await Blocking(
                 agent_utils._proactively_summarize_context,
@@ -160,6 +163,31 @@ async def ask(
             )
         answer = await CallModel(llm, messages, **kwargs)
     return agent_utils._validate_and_finalize_llm_response(answer, executor, PRINTER, verbose=verbose)
+
+
+def _prepared(executor: AgentExecutor, verbose: bool) -> AbstractContextManager[list[Any]]:
+    """``_prepare_llm_call``: the messages after the hooks before a call."""
+    hooked = executor.before_llm_call_hooks or get_scoped_hooks(InterceptionPoint.PRE_MODEL_CALL)
+    if hooked or agent_utils._prepare_llm_call is not _STOCK_PREPARE:
+        return agent_utils._prepare_llm_call(executor, executor.messages, PRINTER, verbose=verbose)
+    return _Unhooked(executor.messages)
+
+
+class _Unhooked:
+    """What it comes to where there are no hooks: the model is told not to look for them again."""
+
+    __slots__ = ("_messages", "_token")
+
+    def __init__(self, messages: list[Any]) -> None:
+        self._messages = messages
+
+    def __enter__(self) -> list[Any]:
+        self._token = _model_call_hooks_dispatched.set(True)
+        return self._messages
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(ValueError):  # where the collector closes a forgotten coroutine, in any context
+            _model_call_hooks_dispatched.reset(self._token)
 
 
 async def _ask_theirs(executor: AgentExecutor, tools: list[dict[str, Any]] | None, response_model: Any) -> Any:

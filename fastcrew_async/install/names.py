@@ -225,6 +225,7 @@ NAMES = (
     "crewai.hooks.dispatch:InterceptionPoint.INPUT",
     "crewai.hooks.dispatch:InterceptionPoint.OUTPUT",
     "crewai.hooks.dispatch:InterceptionPoint.POST_STEP",
+    "crewai.hooks.dispatch:InterceptionPoint.PRE_MODEL_CALL",
     "crewai.hooks.dispatch:InterceptionPoint.PRE_STEP",
     "crewai.knowledge.knowledge:Knowledge.aquery",
     "crewai.knowledge.knowledge:Knowledge.query",

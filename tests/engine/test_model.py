@@ -11,11 +11,15 @@ from unittest import mock
 import pytest
 from crewai import LLM
 from crewai.events.event_context import _event_id_stack
+from crewai.hooks import clear_before_llm_call_hooks, register_before_llm_call_hook
+from crewai.hooks.llm_hooks import model_call_hooks_already_dispatched
 from crewai.llms.base_llm import BaseLLM
 
 from fastcrew_async.engine.drivers import drive, drive_in_place
+from fastcrew_async.engine.kickoff import kickoff_in_place
 from fastcrew_async.engine.model import CallModel, counts_here, has_async_side
 from fastcrew_async.testing import ScriptedLLM
+from tests import crews
 
 
 class Sync(BaseLLM):
@@ -181,3 +185,23 @@ with ModelServer("It is green.") as server:
         timeout=50,
     )
     assert (done.returncode, done.stdout) == (0, "It is green. [False]\n"), done.stderr
+
+
+@pytest.mark.parametrize("hooked", [False, True])
+def test_a_models_own_code_finds_the_hooks_run(hooked: bool) -> None:
+    seen: list[Any] = []
+
+    class Looking(ScriptedLLM):
+        def call(self, *args: Any, **kwargs: Any) -> Any:
+            seen.append(model_call_hooks_already_dispatched())
+            return super().call(*args, **kwargs)
+
+    if hooked:
+        register_before_llm_call_hook(lambda context: seen.append(len(context.messages)))
+    try:
+        crews.crew(llm=Looking("done")).kickoff()
+        assert kickoff_in_place(crews.crew(llm=Looking("done")), None)
+    finally:
+        clear_before_llm_call_hooks()
+    assert seen == ([2, True, 2, True] if hooked else [True, True])
+    assert not model_call_hooks_already_dispatched()
