@@ -199,8 +199,11 @@ def _tell(report: Report) -> None:
         for target in report.names:
             owner, _, name = target.name.rpartition(".")
             owners.setdefault(owner, []).append(name)
+        alike: dict[str, list[str]] = {}
         for owner, names in owners.items():
-            console.print(f"  {escape(owner)}: {escape(', '.join(names))}", soft_wrap=True, highlight=False)
+            alike.setdefault(", ".join(names), []).append(owner)
+        for listed, where in alike.items():
+            console.print(f"  {escape(', '.join(where))}: {escape(listed)}", soft_wrap=True, highlight=False)
     for index, fallback in enumerate(report.fallbacks):
         line("" if index else "not on engine", f"{fallback.what}: {fallback.instead} ({fallback.why})")
     if not report.fallbacks:

@@ -40,6 +40,7 @@ from crewai.events.types.llm_events import (
 from crewai.execution import get_execution_uuid
 from crewai.task import Task
 
+from fastcrew_async.engine import checkpoints
 from fastcrew_async.engine.effects import Handled
 
 Scope = tuple[tuple[str, str], ...]
@@ -185,12 +186,14 @@ def begin_run() -> contextvars.Token[set[Future[Any]] | None]:
     """Start to remember the handlers of a run; nested runs are part of the outer one's."""
     if type(crewai_event_bus._pending_futures) is not _Pending:
         _put(_Pending)
+    checkpoints.LOAN.take()
     current = _pending.get()
     return _pending.set(set() if current is None else current)
 
 
 def end_run(token: contextvars.Token[set[Future[Any]] | None]) -> None:
     """Forget the run."""
+    checkpoints.LOAN.give_back()
     _pending.reset(token)
 
 

@@ -11,20 +11,13 @@ from __future__ import annotations
 import contextlib
 import os
 import ssl
-import threading
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
-from importlib import import_module
-from types import ModuleType
 from typing import Any
 
 from fastcrew_async.engine.lane import Lane, OnLane
+from fastcrew_async.engine.lent import Loan
 from fastcrew_async.engine.seams import is_crewais
-
-_MODULES = ("crewai.a2a.utils.agent_card", "crewai.a2a.utils.delegation")
-_NAME = "_get_tls_verify"
-LENT = tuple(f"{module}.{_NAME}" for module in _MODULES)
-"""The names that have another value while an agent that may ask remote ones is at work on a loop."""
 
 Key = tuple[Any, ...]
 Contexts = Mapping[Key, ssl.SSLContext]
@@ -32,9 +25,6 @@ _given: ContextVar[Contexts | None] = ContextVar("fastcrew_async_remote_tls", de
 _reading = Lane(1)
 _MOST = 64  # kept; programs have one or two
 _kept: dict[Key, tuple[Key, ssl.SSLContext]] = {}  # with what was there when it was read
-_lock = threading.Lock()
-_users = 0
-_stock: Any = None
 
 
 async def contexts(agent: Any) -> Contexts:
@@ -47,11 +37,11 @@ async def contexts(agent: Any) -> Contexts:
 def given(ready: Contexts) -> Iterator[None]:
     """CrewAI's clients made inside get these."""
     token = _given.set(ready)
-    _lend()
+    LOAN.take()
     try:
         yield
     finally:
-        _give_back()
+        LOAN.give_back()
         _given.reset(token)
 
 
@@ -109,30 +99,14 @@ def _verify(auth: Any) -> Any:
     """In place of ``_get_tls_verify``."""
     ready, tls = _given.get(), auth.tls if auth else None
     found = ready.get(_key(tls)) if ready is not None and _is_stock(tls) else None
-    return _stock(auth) if found is None else found
+    return LOAN.stock(auth) if found is None else found
 
 
-def _lend() -> None:
-    global _users, _stock
-    modules = _modules()
-    with _lock:
-        _users += 1
-        stock = getattr(modules[0], _NAME, None)
-        if _users == 1 and is_crewais(stock) and all(getattr(module, _NAME, None) is stock for module in modules):
-            _stock = stock
-            for module in modules:
-                setattr(module, _NAME, _verify)
-
-
-def _give_back() -> None:
-    global _users
-    modules = _modules()
-    with _lock:
-        _users -= 1
-        for module in modules if not _users else ():
-            if module.__dict__.get(_NAME) is _verify:  # what others have put there since is theirs
-                setattr(module, _NAME, _stock)
-
-
-def _modules() -> list[ModuleType]:
-    return [import_module(module) for module in _MODULES]  # whoever made the agent has imported them
+LOAN = Loan(
+    "_get_tls_verify",
+    "crewai.a2a.utils.agent_card",
+    "crewai.a2a.utils.delegation",
+    stand_in=_verify,
+    reason="lent while an agent that may ask remote agents is at work, in an AsyncCrew too: its HTTP clients share the "
+    "certificate authorities, which each would read on the loop",
+)
