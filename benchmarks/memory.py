@@ -184,7 +184,7 @@ def large(count: int, folder: str) -> None:
     began = time.perf_counter()
     for at in range(0, count, 5000):
         rows = vectors(min(5000, count - at), dim, at)
-        times = ("2026-01-01T00:00:00", 0, "2026-01-01T00:00:00")
+        times = (0, 0, None)
         core.save_sync(
             [
                 (f"r{at + n}", f"thought {at + n}", "/", "[]", "{}", [], 0.5, times, (None, False), row.tobytes())

@@ -208,8 +208,10 @@ class Store:
     def close_sync(self) -> None: ...
     def stats(self) -> tuple[int, int, int, int]: ...
 
+_MemoryTimes: TypeAlias = tuple[int, int, tuple[str, str] | None]
+_MemoryVector: TypeAlias = bytes | list[float] | None
 _MemoryRow: TypeAlias = tuple[
-    str, str, str, str, str, list[str], float, tuple[str, int, str], tuple[str | None, bool], bytes | list[float] | None
+    str, str, str, str, str, list[str], float, _MemoryTimes, tuple[str | None, bool], _MemoryVector
 ]
 _Wanted: TypeAlias = tuple[str | None, list[str], list[str], list[str], str | None, tuple[int | None, int | None]]
 

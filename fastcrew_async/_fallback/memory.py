@@ -9,6 +9,7 @@ import weakref
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from fastcrew_async.errors import DatabaseOpenError
 
 _FORMAT = 1
 _MOST_DIMENSIONS = 65_536
+_EPOCH = datetime(1970, 1, 1)
 _FUSED, _RANK = 100, 60
 _SCHEMA = """
 CREATE TABLE scope (id INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE, records INTEGER NOT NULL DEFAULT 0);
@@ -290,7 +292,8 @@ class Memories:
         if given:
             _set(connection, "dim", given)
         for identity, content, path, categories, metadata, tags, importance, times, owner, vector in records:
-            (created, created_at, accessed), (source, private) = times, owner
+            (created_at, accessed_at, texts), (source, private) = times, owner
+            created, accessed = texts or (_iso(created_at), _iso(accessed_at))
             numbers = [_name(connection, tag) for tag in tags]
             scope = _scope(connection, path)
             source_number = _name(connection, f"s{source}") if source else 0
@@ -708,6 +711,10 @@ def _count(connection: sqlite3.Connection, scope: int, tags: Iterable[int], by: 
     else:  # which of a removed record's tags are categories is not known; only they are counted
         sql = "UPDATE scope_tag SET uses = uses + ? WHERE scope = ? AND tag = ?"
     connection.executemany(sql, [(by, scope, tag) for tag in tags])
+
+
+def _iso(microseconds: int) -> str:
+    return (_EPOCH + timedelta(microseconds=microseconds)).isoformat()
 
 
 def _touch(connection: sqlite3.Connection, ids: Iterable[str], now: str) -> None:

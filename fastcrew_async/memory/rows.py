@@ -36,48 +36,67 @@ def incoming(record: MemoryRecord) -> Incoming:
         TypeError: its metadata cannot be told in JSON, or a number of its vector is none.
         ValueError: a text of it holds a lone surrogate, which no file can hold.
     """
-    identity, scope, source, categories = record.id, record.scope, record.source, record.categories
-    metadata, values = _metadata(record.metadata)
-    created = record.created_at
-    for name, text in (("id", identity), ("content", record.content), ("scope", scope), ("source", source)):
-        if text is not None and not text.isascii():
-            _check_text(name, text, identity)
-    for category in categories:
+    # A model's attributes are searched for in its class first: the dictionary is three times as quick.
+    fields = record.__dict__ if type(record) is MemoryRecord else {name: getattr(record, name) for name in _FIELDS}
+    identity, content, scope, source = fields["id"], fields["content"], fields["scope"], fields["source"]
+    if not (identity.isascii() and content.isascii() and scope.isascii() and (source is None or source.isascii())):
+        for name in ("id", "content", "scope", "source"):
+            _check_text(name, fields[name] or "", identity)
+    told, names = [], []
+    for category in fields["categories"]:
         if not category.isascii():
             _check_text("a category", category, identity)
-    embedding: Sequence[float] = () if record.embedding is None else record.embedding
-    if len(embedding):
+        told.append(_quoted(category))
+        names.append(tags.of_category(category))
+    metadata, values = _metadata(fields["metadata"])
+    embedding: Any = fields["embedding"]
+    if embedding is not None:
         _, embedding = unwrapped(embedding)
+    importance = fields["importance"]
     return (
         identity,
-        record.content,
+        content,
         scope,
-        f"[{', '.join(map(_quoted, categories))}]",
+        f"[{', '.join(told)}]",
         metadata,
-        tags.of_record(categories, values),
-        float(record.importance),
-        (created.isoformat(), microseconds(created), record.last_accessed.isoformat()),
-        (source or None, bool(record.private)),
-        # A list's numbers are read by the core, which needs no copy of it.
-        (embedding if type(embedding) is list else vector(embedding)) if len(embedding) else None,
+        names + values,
+        importance if type(importance) is float else float(importance),
+        _times(fields["created_at"], fields["last_accessed"]),
+        (source or None, bool(fields["private"])),
+        _packed(embedding) if embedding is not None and len(embedding) else None,
     )
 
 
-def _metadata(given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The metadata in JSON, and as it is after that."""
+def _packed(embedding: Sequence[float]) -> Sequence[float] | bytes:
+    """A list's numbers are read by the core, which needs no copy of it."""
+    return embedding if type(embedding) is list else vector(embedding)
+
+
+def _times(created: datetime, accessed: datetime) -> tuple[int, int, tuple[str, str] | None]:
+    """Times in microseconds; the core writes them as text, but for those that are more than a number."""
+    plain = type(created) is type(accessed) is datetime and created.tzinfo is accessed.tzinfo is None
+    texts = None if plain else (created.isoformat(), accessed.isoformat())
+    return microseconds(created), microseconds(accessed), texts
+
+
+def _metadata(given: dict[str, Any]) -> tuple[str, list[str]]:
+    """The metadata in JSON, and its tags."""
     if not given:
-        return "{}", given
-    told = []
+        return "{}", []
+    told: list[str] = []
+    named: list[str] = []
     for key, value in given.items():  # as json.dumps does, which costs three times as much for what most are
         kind = type(value)
         if type(key) is not str or (kind is not str and kind is not int):
             break
-        told.append(f"{_quoted(key)}: {_quoted(value) if kind is str else value}")
+        quoted, text = _quoted(key), _quoted(value) if kind is str else str(value)
+        told.append(f"{quoted}: {text}")
+        named += tags.of_quoted(quoted, text)
     else:
-        return f"{{{', '.join(told)}}}", given
+        return f"{{{', '.join(told)}}}", named
     text = json.dumps(given)
     plain = all(type(key) is str and type(value) in _PLAIN for key, value in given.items())
-    return text, given if plain else json.loads(text)
+    return text, tags.of_metadata(given if plain else json.loads(text))
 
 
 def _check_text(name: str, text: str, record_id: Any) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 _quoted = json.encoder.encode_basestring_ascii
@@ -17,15 +17,21 @@ _told = json.JSONEncoder(sort_keys=True).encode
 _LONGEST = 200  # a longer text is told by its digest
 
 
-def of_record(categories: Iterable[str], metadata: Mapping[str, Any]) -> list[str]:
-    """The tags of a record; ``metadata`` as it is after JSON. A category that is listed twice is there twice."""
-    tags = [f"c{category}" for category in categories]
+def of_metadata(metadata: Mapping[str, Any]) -> list[str]:
+    """The tags of a record's metadata, as it is after JSON."""
+    tags = []
     for key, value in metadata.items():
         if value is not None:
             tags.append(of_key(key))
             if (tag := of_value(key, value)) is not None:
                 tags.append(tag)
     return tags
+
+
+def of_quoted(key: str, value: str) -> tuple[str, str]:
+    """The tags of a key and its value, a text or an int, both as they are told in JSON."""
+    text = f"[{key}, {value}]"
+    return (f"k{key}", f"m{text}") if len(text) <= _LONGEST else (_short("k", key), _short("m", text))
 
 
 def of_category(category: str) -> str:

@@ -15,6 +15,7 @@ _MARKS = (0.001953746, -0.000976189)
 """How such a vector begins; no embedder gives these two numbers."""
 
 _SALT = 16
+_SHORTEST = len(_MARKS) + _SALT
 _LONGEST = 4096
 """Bytes of a text that travel; a longer one is searched for by its beginning."""
 
@@ -33,7 +34,7 @@ class WordEmbedder:
 
 def unwrapped(vector: Sequence[float]) -> tuple[str | None, Sequence[float]]:
     """The text in a vector, or None, and the real vector, which may be empty."""
-    if len(vector) < len(_MARKS) + 1 + _SALT or (vector[0], vector[1]) != _MARKS:
+    if len(vector) <= _SHORTEST or vector[0] != _MARKS[0] or vector[1] != _MARKS[1]:
         return None, vector
     end = len(_MARKS) + 1 + int(vector[2])
     codes = bytes(int(number + 128) for number in vector[end:])

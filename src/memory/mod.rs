@@ -3,6 +3,7 @@
 //! `records` is the truth, `segments` holds the vectors, `search` ranks them. A write is a task of the store's writer, so
 //! saves commit in groups and are acknowledged on disk; a search is one read transaction on one of its readers.
 
+mod coming;
 mod filter;
 mod kernels;
 mod porter;
@@ -11,6 +12,8 @@ mod python;
 mod records;
 mod search;
 mod segments;
+#[cfg(any(feature = "extension-module", test))]
+mod time;
 mod words;
 
 use std::collections::{BTreeSet, HashMap};
@@ -22,6 +25,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
+use self::coming::{Coming, Late};
 use self::filter::Filter;
 use self::records::{told, Done, Fault};
 use self::search::{nearest, taken, Query};
@@ -155,14 +159,50 @@ impl Memories {
         self.write(|_, _| Ok(Value::None))
     }
 
+    /// Saves records that have been checked, while more of them may be coming.
     pub fn save(
-        &self,
-        records: Vec<Record>,
+        self: &Arc<Self>,
+        coming: Arc<Coming>,
     ) -> Result<impl Future<Output = Answer> + Send + 'static, Error> {
-        check(&records)?;
+        let memories = Arc::clone(self);
+        let written = self.write_coming(Arc::clone(&coming))?;
+        Ok(async move {
+            if written.await? == Value::None {
+                return Ok(Value::None);
+            }
+            memories.write_coming(coming)?.await.map(|_| Value::None)
+        })
+    }
+
+    /// False, and nothing is written, where they were late.
+    fn write_coming(
+        &self,
+        coming: Arc<Coming>,
+    ) -> Result<impl Future<Output = Answer> + Send + 'static, Error> {
         self.write(move |connection, segments| {
-            records::insert(connection, segments, &records)?;
-            Ok(Value::None)
+            let control = |sql: &str| -> Done<()> {
+                Ok(connection.prepare_cached(sql)?.raw_execute().map(drop)?)
+            };
+            let may_be_late = !coming.is_whole();
+            if may_be_late {
+                control("SAVEPOINT coming")?;
+            }
+            let mut number = 0;
+            let written = loop {
+                match coming.part(number) {
+                    Ok(Some(records)) => records::insert(connection, segments, &records)?,
+                    Ok(None) => break Value::None,
+                    Err(Late) => {
+                        control("ROLLBACK TO coming")?;
+                        break Value::Bool(false);
+                    }
+                }
+                number += 1;
+            };
+            if may_be_late {
+                control("RELEASE coming")?;
+            }
+            Ok(written)
         })
     }
 
@@ -572,7 +612,11 @@ fn slots_value(slots: Vec<u64>) -> Value {
 
 /// Refuses what cannot be stored before anything is queued.
 fn check(records: &[Record]) -> Result<(), Error> {
-    let mut first = None;
+    check_next(records, &mut None)
+}
+
+/// `first` is the length of the first vector before.
+fn check_next(records: &[Record], first: &mut Option<usize>) -> Result<(), Error> {
     for record in records {
         let Some(vector) = &record.vector else {
             continue;

@@ -1,14 +1,18 @@
 //! The memories as a Python class; `fastcrew_async.MemoryStore` is what users see.
 
+use std::future::Future;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
-use pyo3::types::PyList;
+use pyo3::types::{PyIterator, PyList};
 
-use super::{Doomed, Memories, Method, Metric, Record, Wanted};
+use super::coming::Coming;
+use super::time::iso;
+use super::{check_next, Doomed, Memories, Method, Metric, Record, Wanted};
 use crate::bridge::awaitable::Awaitable;
 use crate::bridge::value::Value;
 use crate::error::Error;
@@ -79,11 +83,12 @@ impl<'py> FromPyObject<'_, 'py> for Record {
     type Error = PyErr;
 
     fn extract(object: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
-        type Times = (String, i64, String);
+        type Times = (i64, i64, Option<(String, String)>);
         type Owner = (Option<String>, bool);
         let (id, content, scope, categories, metadata, tags, importance, times, owner, vector) =
             object.extract()?;
-        let ((created, created_at, accessed), (source, private)): (Times, Owner) = (times, owner);
+        let ((created_at, accessed_at, texts), (source, private)): (Times, Owner) = (times, owner);
+        let (created, accessed) = texts.unwrap_or_else(|| (iso(created_at), iso(accessed_at)));
         let vector: Option<Vector> = vector;
         Ok(Self {
             id,
@@ -110,12 +115,43 @@ impl<'py> FromPyObject<'_, 'py> for Records {
     type Error = PyErr;
 
     fn extract(object: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
-        let mut found = Vec::new();
-        for record in object.try_iter()? {
-            found.push(record?.extract()?);
-        }
-        Ok(Self(found))
+        some(&mut object.try_iter()?, usize::MAX).map(Self)
     }
+}
+
+fn some(records: &mut Bound<'_, PyIterator>, most: usize) -> PyResult<Vec<Record>> {
+    records.take(most).map(|record| record?.extract()).collect()
+}
+
+/// Records that are read while others are written.
+const PART: usize = 128;
+
+/// Begins to save while the records are still being read.
+fn save(
+    memories: &Arc<Memories>,
+    records: &Bound<'_, PyAny>,
+) -> PyResult<impl Future<Output = Result<Value, Error>> + Send + 'static> {
+    let mut records = records.try_iter()?;
+    let mut width = None;
+    let mut next = || -> PyResult<Vec<Record>> {
+        let part = some(&mut records, PART)?;
+        check_next(&part, &mut width)?;
+        Ok(part)
+    };
+    let mut part = next()?;
+    let mut is_last = part.len() < PART;
+    let coming = Arc::new(Coming::new(part));
+    if is_last {
+        coming.finish();
+    }
+    let writing = memories.save(Arc::clone(&coming))?;
+    while !is_last {
+        part = next().inspect_err(|_| coming.fail())?;
+        is_last = part.len() < PART;
+        coming.add(part);
+    }
+    coming.finish();
+    Ok(writing)
 }
 
 impl<'py> FromPyObject<'_, 'py> for Wanted {
@@ -188,6 +224,14 @@ macro_rules! operations {
                 Ok(Self { runtime, memories: Owned::new("MemoryStore", memories) })
             }
 
+            fn save(&self, py: Python<'_>, records: &Bound<'_, PyAny>) -> PyResult<Awaitable> {
+                self.later(py, Ok(save(self.memories.get()?, records)?))
+            }
+
+            fn save_sync(&self, py: Python<'_>, records: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+                self.now(py, Ok(save(self.memories.get()?, records)?))
+            }
+
             /// ``(queued, writes, commits, largest_group)``.
             fn writes(&self) -> PyResult<(usize, u64, u64, u64)> {
                 let stats = self.memories.get()?.stats();
@@ -200,7 +244,6 @@ macro_rules! operations {
 operations! {
     /// Opens the files; later operations would do so themselves.
     open open_sync () |memories| Ok(memories.open()?);
-    save save_sync (records: Records) |memories, records| Ok(memories.save(records.0)?);
     replace replace_sync (records: Records) |memories, records| Ok(memories.replace(records.0)?);
     touch touch_sync (ids: Vec<String>, now: String) |memories, ids, now| Ok(memories.touch(ids, now)?);
     get get_sync (id: String) |memories, id| Ok(memories.get(id)?);

@@ -6,6 +6,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use rusqlite::types::{ToSqlOutput, Value as Sql, ValueRef};
 use rusqlite::{params, Connection, OptionalExtension, Row};
 
 use super::filter::{Filter, Members};
@@ -70,7 +71,7 @@ pub fn told<T>(connection: &Connection, act: impl FnOnce() -> Done<T>) -> Result
 }
 
 /// A record as it comes in; texts that mean something to Python only (JSON, times) stay as they are.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Record {
     pub id: String,
     pub content: String,
@@ -176,103 +177,144 @@ pub fn insert(connection: &Connection, segments: &Segments, records: &[Record]) 
             return Err(Error::Dimension { stored, given }.into());
         }
     }
+    let last: Option<i64> = connection
+        .prepare_cached("SELECT seq FROM sqlite_sequence WHERE name = 'record'")?
+        .query_row([], |row| row.get(0))
+        .optional()?;
     let mut run = Run::new(connection, segments);
     let mut known = Known::default();
     let mut tagged = Vec::new();
-    let mut add = connection.prepare_cached(
-        "INSERT INTO record (id, scope, created, created_at, accessed, importance, source, private, slot, tags, \
-         categories, metadata, content) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
-    )?;
-    for record in records {
-        let tags = record
-            .tags
-            .iter()
-            .map(|tag| known.name(connection, tag))
-            .collect::<Done<Vec<_>>>()?;
+    let mut added = Vec::with_capacity(records.len());
+    for (record, row) in records.iter().zip(last.unwrap_or(0) + 1..) {
         let scope = known.scope(connection, &record.scope)?;
         let source = match record.source.as_deref() {
             None | Some("") => 0,
-            Some(source) => known.name(connection, &format!("s{source}"))?,
+            Some(source) => name(connection, &format!("s{source}"))?,
         };
-        let packed: Vec<u8> = tags.iter().flat_map(|tag| tag.to_le_bytes()).collect();
-        let slot = match &record.vector {
-            Some(vector) => Some(run.place(vector.len())? as i64),
-            None => None,
-        };
-        add.execute(params![
-            record.id,
-            scope,
-            record.created,
-            record.created_at,
-            record.accessed,
-            record.importance,
-            source,
-            record.private,
-            slot,
-            packed,
-            record.categories,
-            record.metadata,
-            record.content
-        ])?;
-        let row = connection.last_insert_rowid();
         *known.records.entry(scope).or_default() += 1;
-        for (tag, text) in tags.into_iter().zip(&record.tags) {
+        let mut packed = Vec::with_capacity(8 * record.tags.len());
+        for text in &record.tags {
+            let tag = known.name(connection, text)?;
+            packed.extend_from_slice(&tag.to_le_bytes());
             tagged.push([tag, row]);
             // Only categories are ever counted by scope.
             if text.starts_with('c') {
                 *known.uses.entry((scope, tag)).or_default() += 1;
             }
         }
-        if let Some(vector) = &record.vector {
-            let entry = Entry {
-                row,
-                created: record.created_at,
-                scope: scope as u32,
-                source: source as u32,
-                flags: if record.private { PRIVATE } else { 0 },
-                scale: 0.0,
-                lost: 0.0,
-                length: 0.0,
-            };
-            run.slots.add(entry, vector);
-        }
+        let slot = match &record.vector {
+            Some(vector) => {
+                let entry = Entry {
+                    row,
+                    created: record.created_at,
+                    scope: scope as u32,
+                    source: source as u32,
+                    flags: if record.private { PRIVATE } else { 0 },
+                    scale: 0.0,
+                    lost: 0.0,
+                    length: 0.0,
+                };
+                let slot = run.place(vector.len())?;
+                run.slots.add(entry, vector);
+                Some(slot as i64)
+            }
+            None => None,
+        };
+        added.push([
+            row.into(),
+            text(&record.id),
+            scope.into(),
+            text(&record.created),
+            record.created_at.into(),
+            text(&record.accessed),
+            record.importance.into(),
+            source.into(),
+            record.private.into(),
+            slot.map_or(ToSqlOutput::Owned(Sql::Null), ToSqlOutput::from),
+            packed.into(),
+            text(&record.categories),
+            text(&record.metadata),
+            text(&record.content),
+        ]);
     }
+    add(
+        connection,
+        "INSERT INTO record (row, id, scope, created, created_at, accessed, importance, source, private, slot, tags, \
+         categories, metadata, content) VALUES",
+        &added,
+    )?;
     // In the order of the table.
     tagged.sort_unstable();
-    let mut tag_row =
-        connection.prepare_cached("INSERT OR IGNORE INTO tagged (tag, row) VALUES (?1, ?2)")?;
-    for pair in tagged {
-        tag_row.execute(pair)?;
-    }
+    let tagged: Vec<_> = tagged
+        .into_iter()
+        .map(|pair| pair.map(ToSqlOutput::from))
+        .collect();
+    add(
+        connection,
+        "INSERT OR IGNORE INTO tagged (tag, row) VALUES",
+        &tagged,
+    )?;
     known.count(connection)?;
     run.finish()
 }
 
+fn text(text: &str) -> ToSqlOutput<'_> {
+    ToSqlOutput::Borrowed(ValueRef::Text(text.as_bytes()))
+}
+
+/// Rows that one statement adds: half of what a row costs is beginning and ending its statement.
+const AT_ONCE: usize = 32;
+
+fn add<const COLUMNS: usize>(
+    connection: &Connection,
+    insert: &str,
+    rows: &[[ToSqlOutput<'_>; COLUMNS]],
+) -> Done<()> {
+    let add_some = |rows: &[[ToSqlOutput<'_>; COLUMNS]]| -> Done<()> {
+        let row = format!("({}),", &"?,".repeat(COLUMNS)[..COLUMNS * 2 - 1]);
+        let rows_sql = row.repeat(rows.len());
+        let sql = format!("{insert} {}", &rows_sql[..rows_sql.len() - 1]);
+        let mut statement = connection.prepare_cached(&sql)?;
+        for (at, value) in rows.iter().flatten().enumerate() {
+            statement.raw_bind_parameter(at + 1, value)?;
+        }
+        statement.raw_execute()?;
+        Ok(())
+    };
+    let whole = rows.chunks_exact(AT_ONCE);
+    let rest = whole.remainder();
+    for rows in whole {
+        add_some(rows)?;
+    }
+    rest.iter()
+        .try_for_each(|row| add_some(std::slice::from_ref(row)))
+}
+
 /// The names and scopes that a save has met, and what it adds to their counts.
 #[derive(Default)]
-struct Known {
-    names: HashMap<String, i64>,
-    scopes: HashMap<String, i64>,
+struct Known<'a> {
+    names: HashMap<&'a str, i64>,
+    scopes: HashMap<&'a str, i64>,
     records: HashMap<i64, i64>,
     uses: HashMap<(i64, i64), i64>,
 }
 
-impl Known {
-    fn name(&mut self, connection: &Connection, text: &str) -> Done<i64> {
+impl<'a> Known<'a> {
+    fn name(&mut self, connection: &Connection, text: &'a str) -> Done<i64> {
         if let Some(id) = self.names.get(text) {
             return Ok(*id);
         }
         let id = name(connection, text)?;
-        self.names.insert(text.to_owned(), id);
+        self.names.insert(text, id);
         Ok(id)
     }
 
-    fn scope(&mut self, connection: &Connection, path: &str) -> Done<i64> {
+    fn scope(&mut self, connection: &Connection, path: &'a str) -> Done<i64> {
         if let Some(id) = self.scopes.get(path) {
             return Ok(*id);
         }
         let id = scope(connection, path)?;
-        self.scopes.insert(path.to_owned(), id);
+        self.scopes.insert(path, id);
         Ok(id)
     }
 

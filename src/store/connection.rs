@@ -10,6 +10,8 @@ use crate::error::{DatabaseErrorKind as Kind, Error};
 
 /// After a checkpoint the log file is cut to this size (bytes).
 const LOG_KEPT: u64 = 16 * 1024 * 1024;
+/// Pages that the writer keeps (KiB), at most: indexes of what comes in no order are met all over.
+const PAGES_KEPT: u32 = 16 * 1024;
 /// Statements kept prepared on a connection.
 const STATEMENTS_KEPT: usize = 128;
 
@@ -69,7 +71,8 @@ pub fn open_writer(path: &Path, durability: Durability) -> Result<Connection, Re
     connection
         .execute_batch(&format!(
             "PRAGMA synchronous = {}; PRAGMA foreign_keys = ON; PRAGMA temp_store = MEMORY; \
-             PRAGMA journal_size_limit = {LOG_KEPT}",
+             PRAGMA journal_size_limit = {LOG_KEPT}; \
+             PRAGMA cache_size = -{PAGES_KEPT}",
             durability.synchronous()
         ))
         .map_err(refuse)?;

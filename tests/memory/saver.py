@@ -22,7 +22,7 @@ def vector(text: str) -> list[float]:
 
 
 def incoming(text: str) -> tuple[object, ...]:
-    times, owner = ("2026-01-01T00:00:00", 0, "2026-01-01T00:00:00"), (None, False)
+    times, owner = (0, 0, None), (None, False)
     return text, f"word {text}", "/a", "[]", "{}", [], 0.5, times, owner, array("f", vector(text)).tobytes()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from crewai.memory.types import MemoryRecord
 
-from fastcrew_async.memory import rows
+from fastcrew_async.memory import rows, tags
 
 
 @pytest.mark.parametrize(
@@ -24,9 +24,9 @@ from fastcrew_async.memory import rows
     ],
 )
 def test_metadata_is_told_as_json_dumps_tells_it(metadata: dict[Any, Any]) -> None:
-    text, values = rows._metadata(metadata)
+    text, named = rows._metadata(metadata)
     assert text == json.dumps(metadata)
-    assert values == json.loads(text)
+    assert named == tags.of_metadata(json.loads(text))
 
 
 def test_a_list_becomes_the_numbers_that_an_array_has() -> None:
@@ -51,7 +51,8 @@ def test_a_record_comes_back_as_it_went() -> None:
         embedding=[0.5, 1.0],
     )
     identity, content, scope, categories, metadata, _, importance, times, owner, packed = rows.incoming(given)
-    created, _, accessed = times
+    assert times[2] is None
+    created, accessed = (given.created_at.isoformat(), given.last_accessed.isoformat())
     row = identity, content, scope, categories, metadata, importance, created, accessed, *owner, packed
     assert packed == [0.5, 1.0]
     row = *row[:-1], rows.vector(packed)

@@ -56,6 +56,46 @@ def test_a_record_comes_back_as_it_was(store: MemoryStore) -> None:
     assert store.get_scope_info("/a").child_scopes == ["/a/.."]
 
 
+class Lazy(list[MemoryRecord]):
+    """Records that are made when they are asked for, each after ``before``."""
+
+    def __init__(self, records: list[MemoryRecord], before: Callable[[MemoryRecord], object]) -> None:
+        super().__init__(records)
+        self.before = before
+
+    def __iter__(self) -> Any:
+        for one in super().__iter__():
+            self.before(one)
+            yield one
+
+
+@pytest.mark.parametrize("place", [0, 127, 128, 300, 999])
+def test_a_save_of_many_with_one_that_is_refused_saves_none(store: MemoryStore, place: int) -> None:
+    store.save([record(-1, embedding=unit(-1))])
+    given = [record(n, embedding=unit(n), scope="/s", categories=["c"]) for n in range(1000)]
+    for wrong, error in (([1.0, math.nan], ValueError), (unit(1, 9), EmbeddingDimensionMismatchError)):
+        given[place].embedding = wrong
+        with pytest.raises(error):
+            store.save(given)
+    assert (store.count(), store.list_scopes(), store.list_categories()) == (1, [], {})
+    given[place].embedding = unit(place)
+    store.save(given)
+    assert store.count() == 1001
+    assert [ids(store.search(unit(n), limit=1)) for n in (-1, 0, 127, 128, 999)] == [
+        [f"r{n}"] for n in (-1, 0, 127, 128, 999)
+    ]
+
+
+def test_records_that_are_slow_to_come_keep_nobody_waiting(store: MemoryStore) -> None:
+    def before(one: MemoryRecord) -> None:
+        if one.id in ("r200", "r390"):  # it waits for the writer itself
+            store.save([record(int(one.id[1:]) + 1000, embedding=unit(0))])
+
+    store.save(Lazy([record(n, embedding=unit(n)) for n in range(400)], before))
+    assert store.count() == 402
+    assert {found.id for found in store.list_records(limit=500)} >= {"r0", "r399", "r1200", "r1390"}
+
+
 def test_a_first_save_that_is_refused_leaves_a_store_that_works(store: MemoryStore) -> None:
     with pytest.raises(EmbeddingDimensionMismatchError):
         store.save([record(1, embedding=[1.0, 0.0]), record(2, embedding=[1.0, 0.0, 0.0])])
