@@ -39,7 +39,7 @@ from opentelemetry import baggage
 from opentelemetry.context import attach, detach
 from pydantic import ConfigDict, PlainSerializer, PrivateAttr
 
-from fastcrew_async.engine import events, files, flow_scope, progress
+from fastcrew_async.engine import events, files, flow_scope, progress, terminal
 from fastcrew_async.engine.drivers import drive, drive_in_place
 from fastcrew_async.engine.effects import Blocking, Closing, Either, Handled
 from fastcrew_async.engine.fields import private
@@ -215,9 +215,13 @@ class AgentExecutor(StockAgentExecutor):
         if _asks_on_loop(get_provider()):
             return cast(
                 AgentFinish,
-                await Either(lambda: self._handle_human_feedback(answer), lambda: self._ahandle_human_feedback(answer)),
+                await Either(lambda: self._handle_human_feedback(answer), lambda: self._asked_on_loop(answer)),
             )
         return cast(AgentFinish, await Blocking(self._handle_human_feedback, answer))
+
+    async def _asked_on_loop(self, answer: AgentFinish) -> AgentFinish:
+        with terminal.LOAN:
+            return await self._ahandle_human_feedback(answer)
 
     async def execute(self) -> str:
         """The agent loop inside its flow scope: the events and context that CrewAI's flow engine gives it."""

@@ -53,5 +53,11 @@ class Loan:
                     if getattr(module, self._function, None) is self._stand_in:  # else it is of somebody else
                         setattr(module, self._function, self.stock)
 
+    def __enter__(self) -> None:
+        self.take()
+
+    def __exit__(self, *_: object) -> None:
+        self.give_back()
+
     def _renew_lock(self) -> None:
         self._lock = threading.Lock()

@@ -37,11 +37,10 @@ async def contexts(agent: Any) -> Contexts:
 def given(ready: Contexts) -> Iterator[None]:
     """CrewAI's clients made inside get these."""
     token = _given.set(ready)
-    LOAN.take()
     try:
-        yield
+        with LOAN:
+            yield
     finally:
-        LOAN.give_back()
         _given.reset(token)
 
 

@@ -14,7 +14,7 @@ from crewai.memory.unified_memory import Memory
 from crewai.state.checkpoint_config import apply_checkpoint
 from crewai.utilities.task_output_storage_handler import TaskOutputStorageHandler
 
-from fastcrew_async.engine import agent_kickoff, checkpoints, flows, memory_store, remote_tls
+from fastcrew_async.engine import agent_kickoff, checkpoints, flows, memory_store, remote_tls, terminal
 from fastcrew_async.engine import kickoff as engine
 from fastcrew_async.engine.equip import create_agent_executor
 from fastcrew_async.engine.executor import AgentExecutor
@@ -35,7 +35,7 @@ _OUTPUTS = "crewai.utilities.task_output_storage_handler.TaskOutputStorageHandle
 _OF_ENGINE = "_fastcrew_async"
 
 
-LENT = {name: loan.reason for loan in (remote_tls.LOAN, checkpoints.LOAN) for name in loan.names}
+LENT = {name: loan.reason for loan in (remote_tls.LOAN, checkpoints.LOAN, terminal.LOAN) for name in loan.names}
 """Names that are replaced by the engine, only while it needs them, and why."""
 
 
