@@ -51,6 +51,7 @@ from fastcrew_async.engine.resumed import resumed
 from fastcrew_async.engine.retrying import RunTask, tried_again
 from fastcrew_async.engine.seams import OURS, Pair, replaced
 from fastcrew_async.engine.seams import theirs as call_theirs
+from fastcrew_async.engine.structured_tool import structured
 from fastcrew_async.engine.task import run_task
 from fastcrew_async.engine.texts import interpolate, key_of_crew
 from fastcrew_async.retry import Retry
@@ -225,6 +226,8 @@ async def _set_up_agents(crew: Any) -> None:
         if hasattr(agent, "executor_class"):
             if ready_executor(agent) is None:
                 agent.create_agent_executor()
+            else:  # a tool that cannot be used is found before the first task, and all are counted from here
+                structured(agent.tools or ())
         else:  # an adapter of another framework
             agent.create_agent_executor()
 

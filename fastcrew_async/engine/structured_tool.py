@@ -8,6 +8,8 @@ is out of the ordinary, CrewAI's own methods are called.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
+from operator import attrgetter
 from types import NoneType
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
@@ -16,11 +18,13 @@ from crewai.tools.base_tool import BaseTool
 from crewai.tools.structured_tool import CrewStructuredTool
 from crewai.tools.tool_failure import ToolFailurePolicy
 from crewai.utilities.agent_utils import format_native_tool_output_for_agent, parse_tools
+from pydantic import BaseModel
 
 from fastcrew_async.engine.fields import private, put, shallow_copy
 from fastcrew_async.engine.seams import replaced
 
 _STOCK_MAKE = BaseTool.to_structured_tool
+_STOCK_SCHEMA = BaseTool._set_args_schema
 _STOCK_FORMAT = BaseTool.format_output_for_agent
 _STOCK_SHOW = CrewStructuredTool.format_output_for_agent
 _STOCK_COUNT = CrewStructuredTool._increment_usage_count
@@ -35,6 +39,7 @@ _TAKEN_OVER: dict[str, type | tuple[type, ...]] = {
     "cache_function": object,
     "tool_failure_policy": (ToolFailurePolicy, NoneType),
 }
+_taken_over = attrgetter(*_TAKEN_OVER)
 _fitting: WeakKeyDictionary[Any, WeakSet[type]] = WeakKeyDictionary()
 """The argument schemas that the signature of a function was found to fit."""
 _blank = CrewStructuredTool()
@@ -53,27 +58,39 @@ def _checked(tool: Any) -> CrewStructuredTool:
     made = parse_tools([tool])[0]
     function = getattr(made.func, "__func__", None)
     if function is not None and made.args_schema is not None:
-        _fitting.setdefault(function, WeakSet()).add(made.args_schema)
+        with suppress(TypeError):  # any callable may be bound as a method, one that cannot be remembered too
+            _fitting.setdefault(function, WeakSet()).add(made.args_schema)
     return made
 
 
 def _known(tool: Any) -> CrewStructuredTool | None:
     """The structured form of a tool whose function and schema were looked at before."""
-    if not isinstance(tool, BaseTool) or replaced(tool, "to_structured_tool", _STOCK_MAKE):
+    if (
+        not isinstance(tool, BaseTool)
+        or replaced(tool, "to_structured_tool", _STOCK_MAKE)
+        or replaced(tool, "_set_args_schema", _STOCK_SCHEMA)
+    ):
         return None
-    fields = tool.__dict__
     run = tool._run
-    function = getattr(run, "__func__", None)
-    if function is None or fields["args_schema"] not in _fitting.get(function, ()):
+    values = _taken_over(tool)
+    taken = dict(zip(_TAKEN_OVER, values, strict=True))
+    if not all(map(isinstance, values, _TAKEN_OVER.values())) or not _fits(run, taken["args_schema"]):
         return None
-    taken = {name: fields[name] for name in _TAKEN_OVER}
-    if not all(map(isinstance, taken.values(), _TAKEN_OVER.values())):
+    result = taken["result_schema"]
+    if result is not None and not issubclass(result, BaseModel):
         return None
     made: CrewStructuredTool = shallow_copy(_blank)
     put(made, **taken, func=run, current_usage_count=0)
     private(made)["_original_tool"] = tool
     tool.current_usage_count = 0
     return made
+
+
+def _fits(run: Any, schema: type) -> bool:
+    try:
+        return schema in _fitting.get(getattr(run, "__func__", None), ())
+    except TypeError:  # not to be remembered
+        return False
 
 
 def original_of(tool: Any) -> Any:

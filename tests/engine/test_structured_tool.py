@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from types import MethodType
 from typing import Any
 
 import pytest
@@ -140,3 +141,60 @@ def test_a_form_without_a_tool_behind_it() -> None:
     count_use(alone)
     assert alone.current_usage_count == 1
     assert original_of(object()) is None
+
+
+def _again(used: BaseTool) -> CrewStructuredTool:
+    structured([used])
+    return structured([used])[0]
+
+
+def test_a_tool_that_makes_its_schema_anew_is_asked_each_time() -> None:
+    class Numbers(BaseModel):
+        x: int
+
+    class Growing(BaseTool):
+        name: str = "grow"
+        description: str = "Grows."
+        asked: int = 0
+
+        def _set_args_schema(self) -> None:
+            self.asked += 1
+            self.args_schema = Numbers
+
+        def _run(self, x: int) -> str:
+            return str(x)
+
+    used = Growing()
+    for times in (1, 2, 3):
+        assert structured([used])[0].args_schema is Numbers
+        assert used.asked == times
+
+
+def test_attributes_are_read_as_the_tool_shows_them() -> None:
+    class Telling(Search):
+        def __getattribute__(self, name: str) -> Any:
+            return "of today" if name == "description" else super().__getattribute__(name)
+
+    assert _again(Telling()).description == "of today"
+
+
+def test_any_callable_may_be_bound_as_the_body() -> None:
+    class Body:
+        __slots__ = ()
+        __hash__ = None  # type: ignore[assignment]
+
+        def __call__(self, tool: Any, query: str) -> str:
+            return f"{tool.name}: {query}"
+
+    used = Search()
+    object.__setattr__(used, "_run", MethodType(Body(), used))
+    assert _again(used).func(query="tea") == "Search the web: tea"
+
+
+def test_a_result_schema_that_is_none_is_refused_at_each_use() -> None:
+    used = Search()
+    structured([used])
+    used.result_schema = int  # type: ignore[assignment]
+    for _ in range(2):
+        with pytest.raises(ValidationError, match="result_schema"):
+            structured([used])

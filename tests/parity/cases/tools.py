@@ -85,6 +85,30 @@ def inner_agent(recorder: Recorder) -> BaseTool:
     return ping(recorder, lambda x: agent(recorder, [final(f"inner {x}")], role="Inner").kickoff("hi").raw)
 
 
+class Remade(Noted):
+    """A tool that says when it is made a structured one, and may refuse."""
+
+    refuses: bool = False
+
+    def to_structured_tool(self) -> Any:
+        self.recorder.note("tool", f"{self.name} is made", uses=self.current_usage_count)
+        if self.refuses:
+            raise ValueError("not to be used")
+        return super().to_structured_tool()
+
+
+def of_two(recorder: Recorder, *, refuses: bool = False) -> Crew:
+    """The second agent has a tool, and a task that brings another."""
+    first = agent(recorder, [final("first")], role="First")
+    own, brought = (
+        Remade(recorder=recorder, answer=lambda x: "pong", args_schema=Number, name=name, refuses=refuses)
+        for name in ("own", "brought")
+    )
+    own.current_usage_count = 1
+    second = agent(recorder, [action("brought", x=1), final("second")], role="Second", tools=[own])
+    return Crew(name="two", agents=[first, second], tasks=[task(first), task(second, 1, tools=[brought])])
+
+
 MAKERS = [function, async_function, two_forms, blocking, own_loop, inner_crew, inner_agent]
 
 CASES = [
@@ -96,4 +120,6 @@ CASES = [
             ("native", lambda r, make=make: native(r, NATIVE, tools=[make(r)])),  # type: ignore[misc]
         ]
     ),
+    Case("tools are looked at before the first task", of_two),
+    Case("a tool that cannot be used is found before the first task", lambda r: of_two(r, refuses=True)),
 ]
