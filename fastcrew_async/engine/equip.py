@@ -50,6 +50,11 @@ def set_up_executor(agent: Any, tools: Any, task: Task) -> None:
         _STOCK_CREATE(agent, tools=tools, task=task)
 
 
+def makes_executor(agent: Any) -> bool:
+    """Whether :func:`ready_executor` gives one: not where the user chose a class that has not been made yet."""
+    return agent.agent_executor is not None or agent.executor_class in (StockAgentExecutor, AgentExecutor)
+
+
 def ready_executor(agent: Any) -> Any:
     """The executor for one execution: the agent's own when it is idle, a new one when it is busy.
 

@@ -40,7 +40,7 @@ from opentelemetry.context import attach, detach
 from fastcrew_async.engine import events, files, progress, traced
 from fastcrew_async.engine.drivers import Join, Spawn, Stop
 from fastcrew_async.engine.effects import Blocking, CallUser, Closing, Either, Handled
-from fastcrew_async.engine.equip import ready_executor
+from fastcrew_async.engine.equip import makes_executor, ready_executor
 from fastcrew_async.engine.fields import private, put
 from fastcrew_async.engine.graph import run_graph
 from fastcrew_async.engine.memory import drain, memories
@@ -223,12 +223,10 @@ async def _set_up_agents(crew: Any) -> None:
         executor = getattr(agent, "agent_executor", None)
         if executor and getattr(executor, "_resuming", False):
             continue
-        if hasattr(agent, "executor_class"):
-            if ready_executor(agent) is None:
-                agent.create_agent_executor()
-            else:  # a tool that cannot be used is found before the first task, and all are counted from here
-                structured(agent.tools or ())
-        else:  # an adapter of another framework
+        if hasattr(agent, "executor_class") and makes_executor(agent):
+            structured(agent.tools or ())  # one that cannot be used is found before the first task; all count from here
+            ready_executor(agent)
+        else:  # an adapter of another framework, or an executor of the user's choice
             agent.create_agent_executor()
 
 
