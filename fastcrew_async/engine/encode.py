@@ -30,8 +30,9 @@ from fastcrew_async.engine.effects import Blocking
 from fastcrew_async.engine.flow_scope import kickoff_internal, method
 from fastcrew_async.engine.lane import Abreast, OnLane, performed
 from fastcrew_async.engine.memory_flow import MemoryFlow, made
-from fastcrew_async.engine.recall import EMBEDDERS, THEIRS, lane_of
+from fastcrew_async.engine.recall import EMBEDDERS, THEIRS
 from fastcrew_async.engine.seams import stock_methods
+from fastcrew_async.engine.stored import lane_of
 
 if TYPE_CHECKING:
     from crewai.memory.encoding_flow import ItemState

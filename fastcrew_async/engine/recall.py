@@ -31,15 +31,14 @@ from fastcrew_async.engine import events
 from fastcrew_async.engine.analysis import analysed
 from fastcrew_async.engine.effects import Closing, Effect
 from fastcrew_async.engine.flow_scope import kickoff_internal, method
-from fastcrew_async.engine.lane import Abreast, Lane, OnLane, performed
+from fastcrew_async.engine.lane import Abreast, Lane, OnLane
 from fastcrew_async.engine.memory_flow import MemoryFlow
 from fastcrew_async.engine.model import CallModel
 from fastcrew_async.engine.seams import stock_methods
+from fastcrew_async.engine.stored import stored
+from fastcrew_async.memory.words import WordEmbedder
 
-STORES = Lane(2)  # CrewAI's own, which are files: a search is Python, and so holds up the loop, and native code
-SERVERS = Lane(16)  # stores of the user's own
 EMBEDDERS = Lane(16)  # they mostly wait for a server
-TOUCHES = Lane(1)  # a store has one lock for what is written, and those who wait for it poll
 THEIRS = Lane(8)  # memories of the user's own, and CrewAI's own code: up to five threads and an event loop for each
 
 _MEMORY = stock_methods(Memory, "recall", "drain_writes")
@@ -172,16 +171,10 @@ async def _recall(memory: Any, query: str, limit: int, scope: str | None, catego
 
 async def _touch(storage: Any, results: list[Any]) -> None:
     try:
-        touch = getattr(storage, "touch_records", None)
-        if touch is not None:
-            await OnLane(TOUCHES, touch, [match.record.id for match in results])
+        if getattr(storage, "touch_records", None) is not None:
+            await stored(storage, "touch_records", [match.record.id for match in results])
     except Exception:
         pass  # as CrewAI: a search does not fail because of it
-
-
-def lane_of(storage: Any) -> Lane:
-    """Where the calls to a store go."""
-    return STORES if type(storage).__module__.startswith(("crewai.", "fastcrew_async.")) else SERVERS
 
 
 async def _search(flow: Any) -> Any:
@@ -189,10 +182,7 @@ async def _search(flow: Any) -> Any:
     with method("analyze_query_step"):
         await _analyse_query(flow)
     with method("filter_and_chunk"):
-        if flow.state.query_analysis.suggested_scopes:
-            flow.filter_and_chunk()
-        else:
-            await OnLane(lane_of(flow._storage), flow.filter_and_chunk)
+        await _choose_scopes(flow)
     with method("search_chunks"):
         await _search_chunks(flow)
     while flow.decide_depth() == "explore_deeper":
@@ -211,42 +201,64 @@ async def _analyse_query(flow: Any) -> None:
             keywords=[], suggested_scopes=[], complexity="simple", recall_queries=[state.query]
         )
     else:
-        scopes, info = await OnLane(lane_of(flow._storage), _known_scopes, flow._storage, state.scope)
+        scopes = await stored(flow._storage, "list_scopes", state.scope or "/") or ["/"]
+        info = await stored(flow._storage, "get_scope_info", state.scope) if state.scope else None
         state.query_analysis = await analysed(_FLOW.module.analyze_query, state.query, scopes, info, flow._llm)
         if state.query_analysis.time_filter:
             with contextlib.suppress(ValueError):
                 state.time_cutoff = datetime.fromisoformat(state.query_analysis.time_filter)
     queries = (state.query_analysis.recall_queries or [state.query])[:3]
-    embeddings = await OnLane(EMBEDDERS, _FLOW.module.embed_texts, flow._embedder, queries)
+    embeddings = await _embedded(flow, queries)
     pairs = [(query, found) for query, found in zip(queries, embeddings, strict=False) if found]
     if not pairs:
-        again = await OnLane(EMBEDDERS, _FLOW.module.embed_texts, flow._embedder, [state.query])
+        again = await _embedded(flow, [state.query])
         if again and again[0]:
             pairs = [(state.query, again[0])]
     state.query_embeddings = pairs
 
 
-def _known_scopes(storage: Any, scope: str | None) -> tuple[list[str], Any]:
-    return storage.list_scopes(scope or "/") or ["/"], storage.get_scope_info(scope) if scope else None
+async def _embedded(flow: Any, texts: list[str]) -> list[list[float]]:
+    embed_texts, embedder = _FLOW.module.embed_texts, flow._embedder
+    if type(embedder) is WordEmbedder and embedder.embedder is None:
+        return embed_texts(embedder, texts)  # type: ignore[no-any-return]
+    return await OnLane(EMBEDDERS, embed_texts, embedder, texts)  # type: ignore[no-any-return]
+
+
+async def _choose_scopes(flow: Any) -> None:
+    """Source: ``RecallFlow.filter_and_chunk``."""
+    state = flow.state
+    below = (state.scope or "/").rstrip("/") or "/"
+    if state.query_analysis.suggested_scopes:
+        scopes = [scope for scope in state.query_analysis.suggested_scopes if scope]
+    else:
+        try:
+            scopes = await stored(flow._storage, "list_scopes", below)
+        except Exception:
+            text = "Storage list_scopes failed in filter_and_chunk, falling back to scope prefix"
+            _FLOW.module.logger.warning(text, exc_info=True)
+            scopes = []
+    state.candidate_scopes = (scopes or [below])[:20]
 
 
 async def _search_chunks(flow: Any) -> None:
     """Source: ``RecallFlow._do_search``; what is found is in the order of the searches, and not of their ends."""
     state = flow.state
     searches = [
-        OnLane(lane_of(flow._storage), _search_one, flow, embedding, scope)
+        _search_one(flow, embedding, scope)
         for _, embedding in state.query_embeddings
         for scope in state.candidate_scopes
     ]
-    found = await Abreast([performed(search) for search in searches], _AT_ONCE) if searches else []
+    found = await Abreast(searches, _AT_ONCE) if searches else []
     state.chunk_findings = [finding for finding in found if finding]
     state.confidence = max((finding["top_score"] for finding in state.chunk_findings), default=0.0)
 
 
-def _search_one(flow: Any, embedding: Sequence[float], scope: str) -> dict[str, Any] | None:
+async def _search_one(flow: Any, embedding: Sequence[float], scope: str) -> dict[str, Any] | None:
     state = flow.state
     try:
-        results = flow._storage.search(
+        results = await stored(
+            flow._storage,
+            "search",
             embedding,
             scope_prefix=scope,
             categories=flow._merged_categories(),

@@ -37,19 +37,19 @@ def unwrapped(vector: Sequence[float]) -> tuple[str | None, Sequence[float]]:
     if len(vector) <= _SHORTEST or vector[0] != _MARKS[0] or vector[1] != _MARKS[1]:
         return None, vector
     end = len(_MARKS) + 1 + int(vector[2])
-    codes = bytes(int(number + 128) for number in vector[end:])
-    salt, masked = codes[:_SALT], codes[_SALT:]
-    text = bytes(a ^ b for a, b in zip(masked, _mask(salt, len(masked)), strict=True))
+    codes = bytes([int(number) + 128 for number in vector[end:]])
+    text = _masked(codes[:_SALT], codes[_SALT:])
     return text.decode(errors="ignore"), vector[len(_MARKS) + 1 : end]
 
 
 def _wrapped(text: str, vector: Any) -> list[float]:
     data = text.encode(errors="replace")[:_LONGEST]
     salt = hashlib.blake2b(data, digest_size=_SALT).digest()
-    masked = bytes(a ^ b for a, b in zip(data, _mask(salt, len(data)), strict=True))
     numbers = [float(number) for number in vector]
-    return [*_MARKS, float(len(numbers)), *numbers, *(float(code - 128) for code in salt + masked)]
+    return [*_MARKS, float(len(numbers)), *numbers, *(float(code - 128) for code in salt + _masked(salt, data))]
 
 
-def _mask(salt: bytes, length: int) -> bytes:
-    return hashlib.shake_128(salt).digest(length)
+def _masked(salt: bytes, data: bytes) -> bytes:
+    """The bytes masked, or, where they are, unmasked."""
+    mask = hashlib.shake_128(salt).digest(len(data))
+    return (int.from_bytes(data, "big") ^ int.from_bytes(mask, "big")).to_bytes(len(data), "big")

@@ -12,7 +12,7 @@ from crewai import Crew
 from crewai.memory.unified_memory import Memory
 
 from fastcrew_async import MemoryStore
-from fastcrew_async.engine import encode, recall
+from fastcrew_async.engine import encode, recall, stored
 from fastcrew_async.testing import Reply, Request, ToolCall
 from tests.roads.at_once import FEW, answers, at_once, of, topics
 from tests.roads.crews import agent, crew, marks, model, task, topic_of
@@ -57,7 +57,7 @@ def knowing(storage: Any, embedder: Any = letters) -> Memory:
 def assert_few(threads: list[str]) -> None:
     """As many threads as there are places for what blocks, however many runs there are; those that were there before
     the runs are not among them."""
-    places = (recall.STORES, recall.EMBEDDERS, recall.TOUCHES)
+    places = (stored.STORES, recall.EMBEDDERS, stored.TOUCHES)
     workers = sum(lane.limit for lane in places) + 1  # and one for what is quick
     beside = [name for name in threads if not name.startswith("fastcrew-worker")]
     assert len(threads) - len(beside) <= workers
