@@ -14,6 +14,7 @@ from fastcrew_async.engine import kickoff as engine
 from fastcrew_async.engine.drivers import Stop
 from fastcrew_async.engine.graph import graph_of
 from fastcrew_async.engine.run import Order
+from fastcrew_async.environment import LONGEST, is_name, is_seconds
 from fastcrew_async.retry import Retry
 from fastcrew_async.run import Run
 
@@ -93,12 +94,14 @@ class AsyncCrew:
 
         Raises:
             RunTimeoutError: it did not end within `timeout`.
-            TypeError: `inputs` or `input_files` is not a mapping; nothing has been started.
+            TypeError: `inputs` or `input_files` is not a mapping, or `from_checkpoint` no checkpoint's configuration;
+                nothing has been started.
             ValueError: `timeout` is not a number above 0; or in the order ``"graph"``, tasks wait for each other, or
                 for one that is not in the crew; nothing has been started.
             Exception: what the run itself raised, as from CrewAI.
         """
         terms = self._terms(inputs, input_files, timeout, priority, tenant)
+        _check_checkpoint(from_checkpoint)
         return await engine.kickoff(self._crew, inputs, cast(Any, input_files), from_checkpoint, terms)
 
     def start(
@@ -127,11 +130,13 @@ class AsyncCrew:
         """What a run is asked for, checked before anything starts."""
         _check_mapping("inputs", inputs)
         _check_mapping("input_files", input_files)
-        if timeout is not None and (type(timeout) not in (int, float) or not timeout > 0):
-            raise ValueError(f"timeout={timeout!r} must be a number of seconds above 0, or None for no limit")
+        if timeout is not None and not (is_seconds(timeout) and timeout > 0):
+            raise ValueError(
+                f"timeout={timeout!r} must be a number of seconds above 0 (at most {LONGEST}), or None for no limit"
+            )
         if type(priority) is not int:
             raise TypeError(f"priority={priority!r} must be a whole number; a higher one goes first")
-        if tenant is not None and not (isinstance(tenant, str) and tenant):
+        if tenant is not None and not is_name(tenant):
             raise TypeError(f"tenant={tenant!r} must be a str that is not empty, or None")
         if self._order == "graph":
             graph_of(self._crew.tasks)
@@ -165,11 +170,14 @@ class AsyncCrew:
             tenant: as in :meth:`kickoff`.
 
         Raises:
-            TypeError: one of `inputs` is not a mapping; nothing has been started.
+            TypeError: one of `inputs` is not a mapping, or another argument is not of its kind; nothing has been
+                started.
             ValueError: `concurrency` is not a whole number of 1 or more, or `timeout` not a number above 0.
         """
-        work = list(inputs)
+        work = _listed(inputs)
         results: list[Any] = [None] * len(work)
+        if on_result is not None and not callable(on_result):
+            raise TypeError(f"on_result={on_result!r} must be a function of the index and the output, or None")
         async with aclosing(
             self._each(work, concurrency, return_exceptions, progress, timeout, priority, tenant)
         ) as each:
@@ -198,7 +206,7 @@ class AsyncCrew:
         ``async for ... in crew.as_completed(...)``, and at its ``aclose()`` where you hold it (see
         ``contextlib.aclosing``). The arguments are those of :meth:`kickoff_for_each`.
         """
-        return self._each(list(inputs), concurrency, return_exceptions, progress, timeout, priority, tenant)
+        return self._each(_listed(inputs), concurrency, return_exceptions, progress, timeout, priority, tenant)
 
     async def _each(
         self,
@@ -212,6 +220,10 @@ class AsyncCrew:
     ) -> AsyncGenerator[tuple[int, Any], None]:
         if concurrency is not None and (type(concurrency) is not int or concurrency < 1):
             raise ValueError(f"concurrency={concurrency!r} must be a whole number of 1 or more, or None for no limit")
+        if type(return_exceptions) is not bool:
+            raise TypeError(f"return_exceptions={return_exceptions!r} must be True or False")
+        if type(progress) is not bool and not callable(progress):
+            raise TypeError(f"progress={progress!r} must be True, False, or a function of two numbers")
         for index, entry in enumerate(work):
             if not isinstance(entry, Mapping):
                 raise TypeError(f"inputs[{index}] must be a dict or Mapping, got {type(entry).__name__}")
@@ -255,6 +267,21 @@ class AsyncCrew:
 def _check_mapping(name: str, value: Any) -> None:
     if value is not None and not isinstance(value, Mapping):
         raise TypeError(f"{name} must be a dict or Mapping, got {type(value).__name__}: {value!r}")
+
+
+def _check_checkpoint(value: Any) -> None:
+    if value is None:
+        return
+    from crewai.state.checkpoint_config import CheckpointConfig
+
+    if not isinstance(value, CheckpointConfig):
+        raise TypeError(f"from_checkpoint={value!r} must be a CheckpointConfig, as CheckpointConfig(restore_from=path)")
+
+
+def _listed(inputs: Any) -> list[Any]:
+    if not isinstance(inputs, Iterable) or isinstance(inputs, (Mapping, str, bytes)):
+        raise TypeError(f"inputs must be a list of dicts, one a run, got {type(inputs).__name__}: {inputs!r}")
+    return list(inputs)
 
 
 def _reporter(progress: Progress, total: int) -> Callable[[int | None], None]:

@@ -13,16 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastcrew_async import __version__, status
-from fastcrew_async.config import Settings, settings
+from fastcrew_async.config import VARIABLES, Settings, settings
+from fastcrew_async.environment import ABANDONED, BACKEND, WORKERS, unknown
 from fastcrew_async.install import versions
 from fastcrew_async.install.apply import Target, refusal
 
 if TYPE_CHECKING:
     from crewai import Crew
-
-_BACKEND = "FASTCREW_ASYNC_BACKEND"
-_WORKERS = "FASTCREW_ASYNC_MAX_WORKERS"
-_ABANDONED = "FASTCREW_ASYNC_MAX_ABANDONED"
 
 # Methods that the engine stands in for. Where a user's class or object has another one, theirs is called.
 _OF_AGENT = ("execute_task", "aexecute_task", "create_agent_executor")
@@ -185,10 +182,12 @@ def _writable(path: Path | None) -> bool:
 
 
 def _settings() -> Iterator[Setting]:
-    for name, default in ((_BACKEND, "auto"), (_WORKERS, "64"), (_ABANDONED, "64")):
+    for name, default in ((BACKEND, "auto"), (WORKERS, "64"), (ABANDONED, "64")):
         value = os.environ.get(name, "").strip()
         if value and value.lower() != default:
             yield Setting(name, value, default, "environment")
+    for name in unknown(VARIABLES.values()):
+        yield Setting(name, os.environ[name], "none", "environment; nothing reads it")
     try:
         current = settings()
     except ValueError:  # told as the refusal

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from fastcrew_async.environment import LONGEST, MOST, is_name, is_seconds, is_whole
+
 if TYPE_CHECKING:
     from fastcrew_async.permits import Permits
 
@@ -21,6 +23,7 @@ KINDS = ("kickoffs", "model", "tool", "host", "tenant")
 tenant: ContextVar[str | None] = ContextVar("fastcrew_async_tenant", default=None)
 """For whom the current run works: ``kickoff(tenant=...)`` sets it for the run, a service may in its middleware."""
 
+_SHORTEST = 0.001  # seconds of a window
 _SLACK = 1.01  # of a window, as requests need unequal times on their way to the provider
 
 
@@ -44,8 +47,11 @@ class Limit:
     def __post_init__(self) -> None:
         for name in ("concurrent", "requests", "tokens"):
             _check_whole(name, getattr(self, name))
-        if type(self.window) not in (int, float) or not 0 < self.window < float("inf"):
-            raise ValueError(f"window={self.window!r} must be a number of seconds above 0 (a minute is 60)")
+        if not is_seconds(self.window, _SHORTEST):
+            raise ValueError(
+                f"window={self.window!r} must be a number of seconds above 0 (a minute is 60), from {_SHORTEST} to "
+                f"{LONGEST}"
+            )
 
 
 @dataclass(frozen=True)
@@ -81,13 +87,22 @@ class Limits:
         if not isinstance(self.keys, Mapping):
             raise TypeError(f"keys={self.keys!r} must be a dict of keys and Limit objects")
         for key, limit in self.keys.items():
-            if not isinstance(key, str) or (key != "kickoffs" and (":" not in key or key.split(":")[0] not in KINDS)):
+            kind, _, name = key.partition(":") if isinstance(key, str) else ("", "", "")
+            if key != "kickoffs" and not (kind in KINDS and is_name(name)):
                 raise ValueError(f"{key!r} is not a key; write kind:name, with a kind of {', '.join(KINDS)}")
-            _check_limit(f"keys[{key!r}]", limit)
+            if not isinstance(limit, Limit):
+                raise TypeError(f"keys[{key!r}]={limit!r} must be a Limit, as Limit(concurrent=10); Limit() is none")
+        for key, given in (("tool", self.tool), *self.keys.items()):
+            if given is not None and given.tokens is not None and key.partition(":")[0] in ("tool", "kickoffs"):
+                raise ValueError(
+                    f"{key}: tokens={given.tokens} limits nothing, as only model calls have tokens; use concurrent or "
+                    "requests here, and tokens for a model, host or tenant"
+                )
         if type(self.ageing) not in (int, float) or not 0 < self.ageing <= 86_400:
             raise ValueError(f"ageing={self.ageing!r} must be a number of seconds above 0, at most 86400 (default 30)")
         if type(self.learn) is not bool:
             raise TypeError(f"learn={self.learn!r} must be True or False")
+        object.__setattr__(self, "keys", dict(self.keys))
 
     def rules(self) -> dict[str, tuple[int | None, int | None, int | None, float]]:
         """By key and by kind, as the core has them."""
@@ -116,8 +131,8 @@ def parsed(name: str, text: str) -> Limits | None:
         return None
     example = '{"kickoffs": 100, "model": {"requests": 500}}'
     try:
-        found = json.loads(text)
-    except ValueError as error:
+        found = json.loads(text, object_pairs_hook=_once_each)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{name}={text!r} is not JSON ({error}); write it like {example}") from None
     try:
         given = dict(_object(found, Limits, "Limits"))
@@ -183,9 +198,18 @@ def _object(found: Any, kind: type, name: str) -> dict[str, Any]:
     return found
 
 
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice!r} is there twice")
+    return found
+
+
 def _check_whole(name: str, value: Any) -> None:
-    if value is not None and (type(value) is not int or not 0 < value < 2**53):
-        raise ValueError(f"{name}={value!r} must be a whole number of 1 or more, or None for no limit")
+    if value is not None and not is_whole(value, 1):
+        raise ValueError(f"{name}={value!r} must be a whole number of 1 or more, or None for no limit (at most {MOST})")
 
 
 def _check_limit(name: str, value: Any) -> None:

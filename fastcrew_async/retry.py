@@ -7,8 +7,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import isfinite
 
+from fastcrew_async.environment import LONGEST, is_seconds, is_whole
+
 On = Callable[[Exception], bool] | type[Exception] | tuple[type[Exception], ...]
 
+_MOST = 2**32 - 1
 _PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 
 
@@ -50,12 +53,12 @@ class Retry:
     def __post_init__(self) -> None:
         for name, least in (("attempts", 1), ("budget", 0)):
             value = getattr(self, name)
-            if type(value) is not int or not least <= value < 2**32:
-                raise ValueError(f"{name}={value!r} must be a whole number of {least} or more")
+            if not is_whole(value, least, _MOST):
+                raise ValueError(f"{name}={value!r} must be a whole number of {least} or more (at most {_MOST})")
         for name in ("backoff", "longest"):
             value = getattr(self, name)
-            if type(value) not in (int, float) or not isfinite(value) or value < 0:
-                raise ValueError(f"{name}={value!r} must be a number of seconds, 0 or more")
+            if not is_seconds(value):
+                raise ValueError(f"{name}={value!r} must be a number of seconds, 0 or more (at most {LONGEST})")
         types = self.on if isinstance(self.on, tuple) else (self.on,) if isinstance(self.on, type) else ()
         wrong = [kind for kind in types if not (isinstance(kind, type) and issubclass(kind, Exception))]
         if wrong or not (types or callable(self.on)):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import os
 import threading
 from dataclasses import dataclass
 from typing import Any
+
+from fastcrew_async.environment import LONGEST, MOST, is_seconds, is_whole
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,10 @@ class ToolPolicy:
         if self.timeout is not None:
             check_seconds("timeout", self.timeout, "None to take the setting tool_timeout, 0 for no limit")
         check_seconds("cache_ttl", self.cache_ttl, "0 to keep no result")
-        if self.concurrency is not None and (type(self.concurrency) is not int or self.concurrency < 1):
+        if self.concurrency is not None and not is_whole(self.concurrency, 1):
             raise ValueError(
                 f"concurrency={self.concurrency!r} is not a whole number of 1 or more; use None for no limit"
+                f" (at most {MOST})"
             )
 
 
@@ -45,8 +47,10 @@ def check_seconds(name: str, value: object, other: str) -> None:
     Raises:
         ValueError: it is none.
     """
-    if type(value) not in (int, float) or not 0 <= value < math.inf:  # type: ignore[operator]
-        raise ValueError(f"{name}={value!r} is not a number of seconds; use a number above 0, or {other}")
+    if not is_seconds(value):
+        raise ValueError(
+            f"{name}={value!r} is not a number of seconds; use a number above 0, or {other} (at most {LONGEST})"
+        )
 
 
 _MOST_NAMES = 10_000

@@ -17,7 +17,7 @@ from itertools import count
 from time import monotonic
 from typing import Any, ParamSpec, TypeVar
 
-from fastcrew_async import runtime
+from fastcrew_async import environment, runtime
 from fastcrew_async._native import Job, WorkQueue
 from fastcrew_async.calls import call_stack
 
@@ -40,17 +40,19 @@ class WorkerPool:
             ``max_workers``; by default ``FASTCREW_ASYNC_MAX_ABANDONED``, or 64. More of them take the places of others.
 
     Raises:
-        ValueError: ``max_workers`` is less than 1, ``max_abandoned`` less than 0, or an environment variable is not a
-            number.
+        ValueError: ``max_workers`` is no whole number of 1 or more, ``max_abandoned`` none of 0 or more, or an
+            environment variable is out of range.
     """
 
     def __init__(
         self, max_workers: int | None = None, *, idle_seconds: float = 30.0, max_abandoned: int | None = None
     ) -> None:
-        self.max_workers = _number("FASTCREW_ASYNC_MAX_WORKERS") if max_workers is None else max_workers
-        self.max_abandoned = _number("FASTCREW_ASYNC_MAX_ABANDONED") if max_abandoned is None else max_abandoned
-        if self.max_abandoned < 0:
-            raise ValueError(f"max_abandoned must be 0 or more, not {self.max_abandoned}")
+        self.max_workers = environment.max_workers() if max_workers is None else max_workers
+        self.max_abandoned = environment.max_abandoned() if max_abandoned is None else max_abandoned
+        if not environment.is_whole(self.max_workers, 1):
+            raise ValueError(f"max_workers must be at least 1, not {self.max_workers!r}")
+        if not environment.is_whole(self.max_abandoned, 0):
+            raise ValueError(f"max_abandoned must be 0 or more, not {self.max_abandoned!r}")
         self.idle_seconds = idle_seconds
         self.runtime = runtime.get()
         self._queue = WorkQueue(self.runtime, self.max_workers, self.max_abandoned)
@@ -157,14 +159,6 @@ def _answer(job: Job) -> None:
         job.set_exception(error)
     else:
         job.set_result(result)
-
-
-def _number(name: str) -> int:
-    text = os.environ.get(name, "").strip() or "64"
-    try:
-        return int(text)
-    except ValueError:
-        raise ValueError(f"{name}={text!r} is not a whole number; unset it or use 64") from None
 
 
 _lock = threading.Lock()

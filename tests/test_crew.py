@@ -97,6 +97,31 @@ async def test_inputs_of_a_wrong_type_are_refused_before_anything_starts(name: s
     assert llm.requests == []
 
 
+async def test_a_checkpoint_that_is_none_is_refused_before_anything_starts() -> None:
+    llm = ScriptedLLM("done")
+    with pytest.raises(TypeError, match=r"from_checkpoint='run.json' must be a CheckpointConfig, as"):
+        await AsyncCrew(crews.crew(llm=llm)).kickoff(from_checkpoint="run.json")  # type: ignore[arg-type]
+    assert llm.requests == []
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"inputs": None}, "inputs must be a list of dicts, one a run, got NoneType"),
+        ({"inputs": 5}, "inputs must be a list of dicts, one a run, got int"),
+        ({"inputs": {"topic": "tea"}}, "inputs must be a list of dicts, one a run, got dict"),
+        ({"on_result": 5}, "on_result=5 must be a function"),
+        ({"progress": "yes"}, "progress='yes' must be True, False, or a function"),
+        ({"return_exceptions": "no"}, "return_exceptions='no' must be True or False"),
+    ],
+)
+async def test_what_a_batch_cannot_use_is_refused_before_anything_starts(given: dict[str, Any], message: str) -> None:
+    llm = ScriptedLLM("done")
+    with pytest.raises(TypeError, match=message):
+        await AsyncCrew(crews.crew(llm=llm)).kickoff_for_each(**{"inputs": TOPICS[:1], **given})
+    assert llm.requests == []
+
+
 async def test_one_crew_takes_many_kickoffs_at_once(until: Until) -> None:
     llm, kickoffs = held()
     running = [asyncio.create_task(kickoffs.kickoff(inputs)) for inputs in TOPICS]
@@ -182,7 +207,7 @@ async def test_one_wrong_entry_is_refused_before_anything_starts() -> None:
     entries: Any = [{"topic": "tea"}, "milk"]
     with pytest.raises(TypeError, match=r"inputs\[1\] must be a dict or Mapping, got str"):
         await kickoffs.kickoff_for_each(entries)
-    with pytest.raises(TypeError, match=r"inputs\[0\] must be a dict or Mapping, got str"):
+    with pytest.raises(TypeError, match=r"inputs must be a list of dicts, one a run, got dict"):
         await kickoffs.kickoff_for_each({"topic": "tea"})  # type: ignore[arg-type]
     assert llm.requests == []
 

@@ -79,6 +79,13 @@ def test_settings_that_differ_are_told_with_their_source(monkeypatch: pytest.Mon
 
 
 @pytest.mark.usefixtures("plain")
+def test_a_variable_that_nothing_reads_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTCREW_ASYNC_PORT", "80")
+    told = {entry.name: entry for entry in examine().settings}["FASTCREW_ASYNC_PORT"]
+    assert (told.value, told.source) == ("80", "environment; nothing reads it")
+
+
+@pytest.mark.usefixtures("plain")
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fastcrew_async.configure(storage_path=tmp_path / "deeper" / "file.db")
     assert examine().storage_writable

@@ -29,6 +29,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
         (lambda: Limits(model=5), "model=5 must be a Limit, as"),  # type: ignore[arg-type]
         (lambda: Limits(keys={"modell:x": Limit()}), "'modell:x' is not a key; write kind:name, with a kind of kick"),
         (lambda: Limits(keys={"tool:x": 3}), r"keys\['tool:x'\]=3 must be a Limit"),  # type: ignore[dict-item]
+        (lambda: Limits(keys={"tool:x": None}), r"must be a Limit, .*Limit\(\) is none"),  # type: ignore[dict-item]
         (lambda: Limits(keys=["tool:x"]), "must be a dict"),  # type: ignore[arg-type]
         (lambda: Limits(ageing=-1), "ageing=-1 must be a number of seconds above 0"),
         (lambda: Limits(learn=1), "learn=1 must be True or False"),  # type: ignore[arg-type]
@@ -73,6 +74,8 @@ def test_they_may_be_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None
         ('{"model": {"rpm": 1}}', "model has no field 'rpm'; its fields are concurrent"),
         ('{"model": {"requests": "1"}}', "X: requests='1' must be a whole number"),
         ('{"keys": {"tool:a": 1}}', "tool:a=1 must be an object"),
+        ('{"kickoffs": 1, "kickoffs": 2}', "'kickoffs' is there twice"),
+        ("[" * 100_000, "is not JSON"),
     ],
 )
 def test_a_bad_variable_is_named(text: str, message: str) -> None:

@@ -118,7 +118,7 @@ async def test_in_a_batch_each_run_has_its_own_timeout() -> None:
     assert [isinstance(result, RunTimeoutError) for result in results] == [False, True, False]
 
 
-@pytest.mark.parametrize("wrong", [0, -1, "5", True, float("nan")])
+@pytest.mark.parametrize("wrong", [0, -1, "5", True, float("nan"), float("inf"), 10**400])
 async def test_a_timeout_that_is_none_is_refused_before_anything_starts(wrong: Any) -> None:
     llm, crew = held()
     with pytest.raises(ValueError, match="must be a number of seconds above 0"):

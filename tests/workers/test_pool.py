@@ -368,6 +368,8 @@ def test_the_limit_comes_from_the_environment(make, monkeypatch):
         make(0)
     with pytest.raises(ValueError, match="max_abandoned must be 0 or more, not -1"):
         make(1, max_abandoned=-1)
+    with pytest.raises(ValueError, match="max_workers must be at least 1, not -5"):
+        make(-5)
 
 
 async def test_one_pool_serves_the_process(backend):
