@@ -30,7 +30,7 @@ def _setting(read: Callable[[str, T], T], name: str, default: T) -> T:
 class Settings:
     """What can be set, once per process, through :func:`configure` or the environment."""
 
-    slice_seconds: float = _setting(number, "FASTCREW_ASYNC_SLICE_SECONDS", 0.005)
+    slice_seconds: float = _setting(number, "FASTCREW_ASYNC_SLICE_SECONDS", 0.002)
     """CPU time in seconds that the engine may use of one iteration of an event loop before its next steps wait for
     the following iteration, so that the host's own callbacks run in between. 0 switches the turnstile off."""
 
@@ -90,7 +90,7 @@ class Settings:
                 )
         if type(self.slice_seconds) not in (int, float) or not 0 <= self.slice_seconds <= 10:
             raise ValueError(
-                f"slice_seconds={self.slice_seconds!r} is out of range; use 0 to 10 seconds (default 0.005)"
+                f"slice_seconds={self.slice_seconds!r} is out of range; use 0 to 10 seconds (default 0.002)"
             )
         if type(self.max_depth) is not int or not 1 <= self.max_depth <= 1_000_000:
             raise ValueError(

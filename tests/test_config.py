@@ -18,7 +18,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_defaults() -> None:
-    assert settings() == Settings(slice_seconds=0.005, collector_policy=True, replay_runs=1000, storage_path=None)
+    assert settings() == Settings(slice_seconds=0.002, collector_policy=True, replay_runs=1000, storage_path=None)
 
 
 def test_the_environment_is_read_at_the_first_use(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,7 +73,7 @@ def test_settings_that_differ_are_told_with_their_source(monkeypatch: pytest.Mon
     fastcrew_async.configure(slice_seconds=0.01)
     assert examine().settings == [
         Setting("FASTCREW_ASYNC_MAX_WORKERS", "3", "64", "environment"),
-        Setting("slice_seconds", "0.01", "0.005", "configure()"),
+        Setting("slice_seconds", "0.01", "0.002", "configure()"),
         Setting("replay_runs", "7", "1000", "FASTCREW_ASYNC_REPLAY_RUNS"),
     ]
 

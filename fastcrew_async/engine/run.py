@@ -53,13 +53,13 @@ from fastcrew_async.engine.seams import OURS, Pair, replaced
 from fastcrew_async.engine.seams import theirs as call_theirs
 from fastcrew_async.engine.structured_tool import structured
 from fastcrew_async.engine.task import run_task
+from fastcrew_async.engine.task_tools import prepare_tools
 from fastcrew_async.engine.texts import interpolate, key_of_crew
 from fastcrew_async.retry import Retry
 
 _SEQUENTIAL = Pair.of(Crew, "_run_sequential_process", "_arun_sequential_process")
 _HIERARCHICAL = Pair.of(Crew, "_run_hierarchical_process", "_arun_hierarchical_process")
 _EXECUTE_TASKS = Pair.of(Crew, "_execute_tasks", "_aexecute_tasks")
-_STOCK_PREPARE_TOOLS = Crew._prepare_tools
 _STOCK_EXECUTE_ASYNC = Task.execute_async
 _STOCK_CREATE_MANAGER = Crew._create_manager_agent
 
@@ -316,28 +316,11 @@ async def _equip(crew: Any, task: Task) -> tuple[BaseAgent, list[Any]]:
             f"No agent available for task: {task.description}. Ensure that either the task has an assigned agent or a "
             "manager agent is provided."
         )
-    tools = task.tools or agent.tools or []
-    if replaced(crew, "_prepare_tools", _STOCK_PREPARE_TOOLS) or _needs_more_tools(crew, agent, task):
-        tools = await Blocking(crew._prepare_tools, agent, task, tools)
+    tools = await prepare_tools(crew, agent, task)
     executor = agent.agent_executor
     if not (executor and executor._resuming):
         crew._log_task_start(task, agent.role)
     return agent, tools
-
-
-def _needs_more_tools(crew: Any, agent: Any, task: Task) -> bool:
-    """Whether ``Crew._prepare_tools`` would add anything; it looks into the file store, and may resolve MCP servers."""
-    fields = agent.__dict__  # read past the deprecation warnings of some of them
-    return bool(
-        fields.get("allow_delegation")
-        or fields.get("allow_code_execution")
-        or fields.get("multimodal")
-        or fields.get("apps")
-        or fields.get("mcps")
-        or fields.get("memory")
-        or private(crew)["_memory"] is not None
-        or files.stored(crew.id, task.id)
-    )
 
 
 async def _skipped(crew: Any, task: ConditionalTask, outputs: list[Any], index: int, replayed: bool) -> Any:

@@ -108,5 +108,5 @@ async def test_the_loop_turns_between_the_steps_of_many() -> None:
     gate.set()
     await asyncio.wait_for(asyncio.gather(*calls), 30)
     ticking.cancel()
-    # All were ready in one iteration; 100 ms of work in slices of 5 ms takes many.
+    # All were ready in one iteration; 100 ms of work in slices of 2 ms takes many.
     assert len(set(order)) >= 5
