@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import sqlite3
@@ -388,12 +389,25 @@ class Memories:
         found = connection.execute(f"{_COLUMNS} WHERE r.id = ? ORDER BY r.row LIMIT 1", (identity,)).fetchone()
         return None if found is None else self._told(found, self._segments(connection))
 
-    def _told(self, found: Any, segments: list[Segment]) -> tuple[Any, ...]:
-        *fields, source, private, slot = found
+    def _told(self, found: Any, segments: list[Segment]) -> tuple[dict[str, Any], bytes | None]:
+        identity, content, scope, categories, metadata, importance, created, accessed, source, private, slot = found
+        values = {
+            "id": identity,
+            "content": content,
+            "scope": scope,
+            "categories": json.loads(categories),
+            "metadata": json.loads(metadata),
+            "importance": importance,
+            "created_at": _moment(created),
+            "last_accessed": _moment(accessed),
+            "source": None if source is None else source[1:],  # not in SQL, whose substr ends at a NUL
+            "private": bool(private),
+        }
         holding = [s for s in segments if slot is not None and s.base <= slot < s.base + s.capacity]
-        # Cut here and not in SQL, whose substr ends at a NUL.
-        source = None if source is None else source[1:]
-        return (*fields, source, bool(private), holding[0].vector(slot) if holding else None)
+        if holding:
+            return values, holding[0].vector(slot)
+        values["embedding"] = None
+        return values, None
 
     def _list(self, connection: sqlite3.Connection, prefix: str | None, limit: int, offset: int, vectors: bool) -> Any:
         low, high = _range(prefix)
@@ -715,6 +729,11 @@ def _count(connection: sqlite3.Connection, scope: int, tags: Iterable[int], by: 
 
 def _iso(microseconds: int) -> str:
     return (_EPOCH + timedelta(microseconds=microseconds)).isoformat()
+
+
+def _moment(text: str) -> datetime:
+    # Before Python 3.11 a "Z" is not known.
+    return datetime.fromisoformat(f"{text[:-1]}+00:00" if text.endswith("Z") else text)
 
 
 def _touch(connection: sqlite3.Connection, ids: Iterable[str], now: str) -> None:

@@ -5,28 +5,24 @@ from __future__ import annotations
 import functools
 import json
 import struct
-import sys
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any, TypeAlias
 
 from crewai.memory.types import MemoryRecord
-from pydantic import PrivateAttr
 
 from fastcrew_async.memory import tags
 from fastcrew_async.memory.words import unwrapped
 
 Incoming: TypeAlias = "tuple[Any, ...]"
-Outgoing: TypeAlias = "tuple[Any, ...]"
+Outgoing: TypeAlias = "tuple[dict[str, Any], bytes | None]"
 
 _PLAIN = (str, int, float, bool, type(None))
 _quoted = json.encoder.encode_basestring_ascii
 _UTC_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _EPOCH = datetime(1970, 1, 1)
 _MICROSECOND = timedelta(microseconds=1)
-# ``json.loads`` of a text that was made by ``json.dumps``, for a quarter of the cost.
-_scanned: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 
 
 def incoming(record: MemoryRecord) -> Incoming:
@@ -110,16 +106,23 @@ def _check_text(name: str, text: str, record_id: Any) -> None:
 
 
 class StoredRecord(MemoryRecord):
-    """A record of the store. Its vector becomes a list of numbers when somebody looks at it: that list costs more than
-    all the rest of a search. It is equal to a ``MemoryRecord`` of the same content, and told as one."""
+    """A record of the store. What few look at is made when somebody does: its vector becomes a list of numbers, which
+    costs more than all the rest of a search. It is equal to a ``MemoryRecord`` of the same content, and told as one."""
 
-    _packed: bytes | None = PrivateAttr(default=None)
+    __slots__ = ("_packed",)
 
     def __getattr__(self, name: str) -> Any:
-        if name != "embedding":
+        found: Any
+        if name == "embedding":
+            found = self.__dict__["embedding"] = numbers(self._packed)
+            return found
+        if name == "__pydantic_fields_set__":
+            found = set(_FIELDS)
+        elif name in ("__pydantic_extra__", "__pydantic_private__"):
+            found = None
+        else:
             return super().__getattr__(name)  # type: ignore[misc]
-        packed = self._packed
-        found = self.__dict__["embedding"] = None if packed is None else numbers(packed)
+        _set(self, name, found)
         return found
 
     def __eq__(self, other: object) -> bool:
@@ -157,32 +160,15 @@ def _constructed(values: dict[str, Any]) -> MemoryRecord:
 
 _FIELDS = tuple(MemoryRecord.model_fields)
 _new, _set = StoredRecord.__new__, object.__setattr__
-_fields_set = frozenset(_FIELDS)
 
 
-def outgoing(row: Outgoing) -> MemoryRecord:
-    """A row as a record; it was validated when it was made."""
-    identity, content, scope, categories, metadata, importance, created, accessed, source, private, packed = row
+def outgoing(found: Outgoing) -> MemoryRecord:
+    """A record as the core tells it, its fields and its vector's bytes; it was validated when it was made."""
+    values, packed = found
     record = _new(StoredRecord)
-    values = {
-        "id": identity,
-        "content": content,
-        "scope": scope,
-        "categories": [] if categories == "[]" else _scanned(categories, 0)[0],
-        "metadata": {} if metadata == "{}" else _scanned(metadata, 0)[0],
-        "importance": importance,
-        "created_at": _moment(created),
-        "last_accessed": _moment(accessed),
-        "source": source,
-        "private": private,
-    }
-    if packed is None:
-        values["embedding"] = None
-    # As pydantic's model_construct does, for the fields of this one class.
     _set(record, "__dict__", values)
-    _set(record, "__pydantic_fields_set__", set(_fields_set))
-    _set(record, "__pydantic_extra__", None)
-    _set(record, "__pydantic_private__", {"_packed": packed})
+    if packed is not None:
+        _set(record, "_packed", packed)
     return record
 
 
@@ -211,10 +197,6 @@ def numbers(embedding: bytes) -> list[float]:
 def moment(text: str) -> datetime:
     """A time as it was saved."""
     return datetime.fromisoformat(text.replace("Z", "+00:00") if text.endswith("Z") else text)
-
-
-# Before Python 3.11 it does not know a "Z".
-_moment = datetime.fromisoformat if sys.version_info >= (3, 11) else moment
 
 
 def microseconds(time: datetime) -> int:

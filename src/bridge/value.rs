@@ -12,6 +12,7 @@ pub enum Value {
     Bytes(Vec<u8>),
     Tuple(Vec<Value>),
     List(Vec<Value>),
+    Record(Box<crate::memory::Found>),
 }
 
 #[cfg(feature = "extension-module")]
@@ -39,6 +40,7 @@ mod python {
                 Self::Bytes(value) => PyBytes::new(py, &value).into_any().unbind(),
                 Self::Tuple(values) => PyTuple::new(py, each(values)?)?.into_any().unbind(),
                 Self::List(values) => PyList::new(py, each(values)?)?.into_any().unbind(),
+                Self::Record(found) => found.into_py(py)?,
             })
         }
     }

@@ -9,6 +9,9 @@ mod kernels;
 mod porter;
 #[cfg(feature = "extension-module")]
 mod python;
+#[cfg(feature = "extension-module")]
+mod python_found;
+mod ranking;
 mod records;
 mod search;
 mod segments;
@@ -36,7 +39,7 @@ use crate::store::{Durability, Hook, Options, Store, Task, Work};
 
 #[cfg(feature = "extension-module")]
 pub use python::PyMemories;
-pub use records::{Record, Wanted};
+pub use records::{Found, Record, Wanted};
 pub use search::Metric;
 pub use words::Method;
 use words::Words;

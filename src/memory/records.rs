@@ -619,36 +619,56 @@ const COLUMNS: &str = "SELECT r.id, r.content, s.path, r.categories, r.metadata,
                        n.text, r.private, r.slot FROM record r CROSS JOIN scope s ON s.id = r.scope \
                        LEFT JOIN name n ON n.id = r.source ";
 
-/// A row as Python gets it; the vector is bytes or None.
-fn record(row: &Row<'_>, vectors: &[Arc<Segment>]) -> rusqlite::Result<Value> {
-    let text = |column: usize| row.get::<_, String>(column).map(Value::Text);
-    let source: Option<String> = row.get(8)?;
-    let slot: Option<i64> = row.get(10)?;
-    Ok(Value::Tuple(vec![
-        text(0)?,
-        text(1)?,
-        text(2)?,
-        text(3)?,
-        text(4)?,
-        Value::Float(row.get(5)?),
-        text(6)?,
-        text(7)?,
-        source.map_or(Value::None, |source| Value::Text(source[1..].to_owned())),
-        Value::Bool(row.get(9)?),
-        slot.map_or(Value::None, |slot| vector(vectors, slot as u64)),
-    ]))
+/// A record on its way to Python, which makes a dictionary of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Found {
+    texts: String,
+    /// Where each text ends: id, content, scope, categories, metadata, created, accessed, source.
+    ends: [usize; 8],
+    pub importance: f64,
+    pub private: bool,
+    pub sourced: bool,
+    pub vector: Option<Vec<u8>>,
 }
 
-fn vector(segments: &[Arc<Segment>], slot: u64) -> Value {
+impl Found {
+    fn of(row: &Row<'_>, vectors: &[Arc<Segment>]) -> rusqlite::Result<Self> {
+        let mut texts = [""; 8];
+        for (text, column) in texts.iter_mut().zip([0, 1, 2, 3, 4, 6, 7, 8]) {
+            *text = row.get_ref(column)?.as_str_or_null()?.unwrap_or_default();
+        }
+        let mut end = 0;
+        let ends = texts.map(|text| {
+            end += text.len();
+            end
+        });
+        let slot: Option<i64> = row.get(10)?;
+        Ok(Self {
+            texts: texts.concat(),
+            ends,
+            importance: row.get(5)?,
+            private: row.get(9)?,
+            sourced: !texts[7].is_empty(),
+            vector: slot.and_then(|slot| vector(vectors, slot as u64)),
+        })
+    }
+
+    /// The text of this number; the source begins with its kind.
+    pub fn text(&self, number: usize) -> &str {
+        let from = number.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.texts[from..self.ends[number]]
+    }
+}
+
+fn record(row: &Row<'_>, vectors: &[Arc<Segment>]) -> rusqlite::Result<Value> {
+    Ok(Value::Record(Box::new(Found::of(row, vectors)?)))
+}
+
+fn vector(segments: &[Arc<Segment>], slot: u64) -> Option<Vec<u8>> {
     let after = segments.partition_point(|segment| segment.base <= slot);
-    let Some(segment) = after
-        .checked_sub(1)
-        .map(|at| &segments[at])
-        .filter(|segment| segment.holds(slot))
-    else {
-        return Value::None;
-    };
-    Value::Bytes(segment.numbers((slot - segment.base) as usize).to_vec())
+    let segment = &segments[after.checked_sub(1)?];
+    let is_here = segment.holds(slot);
+    is_here.then(|| segment.numbers((slot - segment.base) as usize).to_vec())
 }
 
 pub fn by_row(connection: &Connection, vectors: &[Arc<Segment>], row: i64) -> Done<Option<Value>> {

@@ -2,6 +2,8 @@
 //! tables say has come and gone.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::OnceLock;
 
 use rusqlite::Connection;
 use unicode_normalization::char::is_combining_mark;
@@ -9,6 +11,7 @@ use unicode_normalization::UnicodeNormalization;
 
 use super::filter::Filter;
 use super::porter::stem;
+use super::ranking::{Asked, Posting, Ranking};
 use super::records::Done;
 use super::segments::{Entry, DEAD, PRIVATE};
 
@@ -80,25 +83,41 @@ fn alone(letter: char) -> bool {
 
 struct Doc {
     facts: Entry,
-    /// Words, counted with their repetitions.
-    length: u32,
     /// Where its words stand in `Words::forward`.
     first: usize,
     terms: u32,
+}
+
+/// A word of the index.
+struct Term {
+    /// The texts that have it, with those that are gone, and in how many it is that are there still.
+    postings: Vec<Posting>,
+    uses: u32,
+    /// How often it is in a text at most, and the shortest text that has it.
+    most: u32,
+    shortest: u32,
+}
+
+/// What cosines are made of.
+struct Weights {
+    /// `ln((1 + N) / (1 + n)) + 1` of each word.
+    of: Vec<f64>,
+    /// Of each text the sum of its words' squares, as bits, once it was asked for; 0 before.
+    squares: Vec<AtomicU64>,
 }
 
 #[derive(Default)]
 pub struct Words {
     stemmed: bool,
     numbers: HashMap<String, u32>,
-    /// Of each word: the texts that have it and how often, and in how many that are there still.
-    postings: Vec<Vec<(u32, u32)>>,
-    uses: Vec<u32>,
-    /// `ln((1 + N) / (1 + n)) + 1` of each word, as of the last change.
-    weights: Vec<f64>,
-    /// Of each text its words and how often, one text after the other.
+    terms: Vec<Term>,
+    /// Made by the first search for cosines after a change.
+    weights: OnceLock<Weights>,
+    /// Of each text its words and how often, one text after the other, by the words' numbers.
     forward: Vec<(u32, u32)>,
     docs: Vec<Doc>,
+    /// Of each text its words, counted with their repetitions.
+    lengths: Vec<u32>,
     last_row: i64,
     last_gone: i64,
     live: usize,
@@ -163,12 +182,7 @@ impl Words {
             }
         }
         self.last_gone = self.last_gone.max(gone);
-        let all = 1.0 + self.live as f64;
-        self.weights = self
-            .uses
-            .iter()
-            .map(|uses| (all / (1.0 + f64::from(*uses))).ln() + 1.0)
-            .collect();
+        self.weights = OnceLock::new();
         Ok(())
     }
 
@@ -200,18 +214,20 @@ impl Words {
             }
         }
         self.forward.truncate(end);
-        self.postings.resize_with(self.numbers.len(), Vec::new);
-        self.uses.resize(self.numbers.len(), 0);
+        self.terms.resize_with(self.numbers.len(), Term::new);
         for (number, times) in &self.forward[first..] {
-            self.postings[*number as usize].push((place, *times));
-            self.uses[*number as usize] += 1;
+            let term = &mut self.terms[*number as usize];
+            term.postings.push((place, *times));
+            term.uses += 1;
+            term.most = term.most.max(*times);
+            term.shortest = term.shortest.min(length);
         }
         self.last_row = facts.row;
         self.live += 1;
         self.total += u64::from(length);
+        self.lengths.push(length);
         self.docs.push(Doc {
             facts,
-            length,
             first,
             terms: (end - first) as u32,
         });
@@ -224,9 +240,9 @@ impl Words {
         }
         doc.facts.flags |= DEAD;
         self.live -= 1;
-        self.total -= u64::from(doc.length);
+        self.total -= u64::from(self.lengths[place]);
         for (number, _) in &self.forward[doc.first..doc.first + doc.terms as usize] {
-            self.uses[*number as usize] -= 1;
+            self.terms[*number as usize].uses -= 1;
         }
     }
 
@@ -247,80 +263,140 @@ impl Words {
             },
             None => *unknown.entry(word.to_owned()).or_default() += 1,
         });
-        let mut scores = vec![0f64; self.docs.len()];
-        let mut met: Vec<u32> = Vec::new();
-        let mean = if self.live == 0 {
-            1.0
-        } else {
-            (self.total as f64 / self.live as f64).max(1.0)
+        if want == 0 {
+            return Vec::new();
+        }
+        let takes = |place: u32| {
+            let facts = &self.docs[place as usize].facts;
+            facts.flags & DEAD == 0 && filter.takes(facts)
         };
-        for &(number, times) in &asked {
-            let weight = match method {
-                Method::Bm25 => f64::from(times) * self.rarity(number),
-                Method::Tfidf => f64::from(times) * self.weights[number as usize].powi(2),
-            };
-            for &(place, count) in &self.postings[number as usize] {
-                let doc = &self.docs[place as usize];
-                if doc.facts.flags & DEAD != 0 {
-                    continue;
-                }
-                let count = f64::from(count);
-                let part = match method {
-                    Method::Bm25 => {
-                        count * (K1 + 1.0)
-                            / (count + K1 * (1.0 - B + B * f64::from(doc.length) / mean))
-                    }
-                    Method::Tfidf => count,
-                };
-                let score = &mut scores[place as usize];
-                if *score == 0.0 {
-                    met.push(place);
-                }
-                *score += weight * part;
-            }
-        }
-        met.retain(|place| filter.takes(&self.docs[*place as usize].facts));
-        if method == Method::Tfidf {
-            let known = asked.iter().map(|(number, times)| {
-                (f64::from(*times) * self.weights[*number as usize]).powi(2)
-            });
-            let new = (1.0 + self.live as f64).ln() + 1.0;
-            let strange = unknown
-                .values()
-                .map(|times| (f64::from(*times) * new).powi(2));
-            let query = (known.sum::<f64>() + strange.sum::<f64>()).sqrt();
-            for place in &met {
-                let doc = &self.docs[*place as usize];
-                let terms = &self.forward[doc.first..doc.first + doc.terms as usize];
-                let squares: f64 = terms
-                    .iter()
-                    .map(|(number, times)| {
-                        (f64::from(*times) * self.weights[*number as usize]).powi(2)
-                    })
-                    .sum();
-                scores[*place as usize] =
-                    (scores[*place as usize] / (query * squares.sqrt())).min(1.0);
-            }
-        }
-        let better = |a: &u32, b: &u32| {
-            scores[*b as usize]
-                .total_cmp(&scores[*a as usize])
-                .then(a.cmp(b))
+        let best = match method {
+            Method::Bm25 => self.by_bm25(&asked, want, takes),
+            Method::Tfidf => self.by_cosine(&asked, unknown.values(), want, takes),
         };
-        if want < met.len() && want > 0 {
-            met.select_nth_unstable_by(want - 1, better);
-        }
-        met.truncate(want);
-        met.sort_unstable_by(better);
-        met.into_iter()
-            .map(|place| (self.docs[place as usize].facts.row, scores[place as usize]))
+        best.into_iter()
+            .map(|(place, score)| (self.docs[place as usize].facts.row, score))
             .collect()
     }
 
+    fn by_bm25(
+        &self,
+        asked: &[(u32, u32)],
+        want: usize,
+        takes: impl Fn(u32) -> bool,
+    ) -> Vec<(u32, f64)> {
+        let mean = (self.total as f64 / self.live.max(1) as f64).max(1.0);
+        let (least, slope) = (K1 * (1.0 - B), K1 * B / mean);
+        let share = |count: u32, length: u32| {
+            f64::from(count) / (f64::from(count) + least + slope * f64::from(length))
+        };
+        let asked = asked
+            .iter()
+            .map(|&(number, times)| {
+                let term = &self.terms[number as usize];
+                let weight = f64::from(times) * self.rarity(term.uses) * (K1 + 1.0);
+                Asked {
+                    postings: &term.postings,
+                    weight,
+                    most: weight * share(term.most, term.shortest),
+                }
+            })
+            .collect();
+        let part = |place: u32, count: u32| share(count, self.lengths[place as usize]);
+        let ranking = Ranking {
+            asked,
+            texts: self.docs.len(),
+            want,
+        };
+        ranking.best(part, |_, sum| sum, takes)
+    }
+
+    fn by_cosine<'a>(
+        &self,
+        asked: &[(u32, u32)],
+        unknown: impl Iterator<Item = &'a u32>,
+        want: usize,
+        takes: impl Fn(u32) -> bool,
+    ) -> Vec<(u32, f64)> {
+        let weights = self.weights.get_or_init(|| self.weighed());
+        let square = |times: u32, weight: f64| (f64::from(times) * weight).powi(2);
+        let new = self.weight(0);
+        let query = asked
+            .iter()
+            .map(|(number, times)| square(*times, weights.of[*number as usize]))
+            .chain(unknown.map(|times| square(*times, new)))
+            .sum::<f64>()
+            .sqrt();
+        let asked = asked
+            .iter()
+            .map(|&(number, times)| Asked {
+                postings: &self.terms[number as usize].postings,
+                weight: f64::from(times) * weights.of[number as usize].powi(2) / query,
+                most: f64::INFINITY,
+            })
+            .collect();
+        let squares = |place: u32| {
+            let known = &weights.squares[place as usize];
+            match known.load(Relaxed) {
+                0 => {
+                    let own = self.words_of(place);
+                    let sum: f64 = own
+                        .iter()
+                        .map(|(number, times)| square(*times, weights.of[*number as usize]))
+                        .sum();
+                    known.store(sum.to_bits(), Relaxed);
+                    sum
+                }
+                bits => f64::from_bits(bits),
+            }
+        };
+        // No weight is below 1, and so no text shorter than 1.
+        let score = |place: u32, sum: f64| (sum / squares(place).sqrt()).min(1.0);
+        let ranking = Ranking {
+            asked,
+            texts: self.docs.len(),
+            want,
+        };
+        ranking.best(|_, count| f64::from(count), score, takes)
+    }
+
+    /// The words of a text and how often each.
+    fn words_of(&self, place: u32) -> &[(u32, u32)] {
+        let doc = &self.docs[place as usize];
+        &self.forward[doc.first..doc.first + doc.terms as usize]
+    }
+
+    fn weighed(&self) -> Weights {
+        Weights {
+            of: self
+                .terms
+                .iter()
+                .map(|term| self.weight(term.uses))
+                .collect(),
+            squares: self.docs.iter().map(|_| AtomicU64::new(0)).collect(),
+        }
+    }
+
+    /// `ln((1 + N) / (1 + n)) + 1`, which is never below 1.
+    fn weight(&self, uses: u32) -> f64 {
+        ((1.0 + self.live as f64) / (1.0 + f64::from(uses))).ln() + 1.0
+    }
+
     /// `ln(1 + (N - n + 0.5) / (n + 0.5))`, never negative.
-    fn rarity(&self, number: u32) -> f64 {
-        let (all, uses) = (self.live as f64, f64::from(self.uses[number as usize]));
+    fn rarity(&self, uses: u32) -> f64 {
+        let (all, uses) = (self.live as f64, f64::from(uses));
         (1.0 + (all - uses + 0.5) / (uses + 0.5)).ln()
+    }
+}
+
+impl Term {
+    fn new() -> Self {
+        Self {
+            postings: Vec::new(),
+            uses: 0,
+            most: 0,
+            shortest: u32::MAX,
+        }
     }
 }
 

@@ -362,7 +362,7 @@ def test_both_backends_read_each_others_files(tmp_path: Path, backend: SimpleNam
     from fastcrew_async.memory import rows
 
     found = twin.search_sync("cosine", rows.vector(unit(3)), rows.wanted(None), 10, 0.0)
-    assert [row[0] for row, _ in found] == [name for name, _ in expected]
+    assert [values["id"] for (values, _), _ in found] == [name for name, _ in expected]
     assert [score for _, score in found] == pytest.approx([score for _, score in expected], abs=1e-6)
     twin.save_sync([rows.incoming(record(100, embedding=unit(3)))])
     twin.close_sync()

@@ -48,11 +48,12 @@ def bm25(corpus: list[str], query: str) -> list[float]:
     """Robertson's formula with Lucene's idf, as it stands in the books."""
     documents = [re.findall(r"\w+", text) for text in corpus]
     mean = sum(map(len, documents)) / len(documents)
+    holders = {word: sum(word in other for other in documents) for word in query.split()}
     scores = []
     for document in documents:
         score, counts = 0.0, Counter(document)
         for word in query.split():
-            holding = sum(word in other for other in documents)
+            holding = holders[word]
             idf = math.log(1 + (len(documents) - holding + 0.5) / (holding + 0.5))
             score += idf * counts[word] * 2.2 / (counts[word] + 1.2 * (0.25 + 0.75 * len(document) / mean))
         scores.append(score)
@@ -92,6 +93,28 @@ def test_the_ranking_is_that_of_the_formula(
             {f"r{n}": expected[n] for n in order}, abs=1e-6
         )
         assert store.search_words(query, limit=3, method=method) == found[:3]
+    store.close()
+
+
+def test_the_best_of_many_are_those_of_the_formula(backend: SimpleNamespace, tmp_path: Path) -> None:
+    """Frequent words are not added up for every text, yet none is missed; of equals the one saved first comes first."""
+    chance = random.Random(11)
+    count = 4600 if backend.name == "rust" else 300  # the twin reads all texts at each search
+    vocabulary = [f"w{place}" for place in range(400)]
+    weights = [1 / (place + 1) for place in range(400)]
+    corpus = [" ".join(chance.choices(vocabulary, weights, k=chance.choice((3, 6, 12)))) for _ in range(count)]
+    store = MemoryStore(tmp_path, stemmed=False)
+    store.save([record(n, content=text, scope=f"/s{n % 7}") for n, text in enumerate(corpus)])
+    for query, scope in (("w0 w390 w1", None), ("w0 w1 w2", None), ("w0 w200 w300 w0", "/s3")):
+        expected = bm25(corpus, query)
+        met = [n for n in range(len(corpus)) if expected[n] > 0 and (scope is None or n % 7 == 3)]
+        best = sorted((expected[n] for n in met), reverse=True)
+        found = [(int(match.id[1:]), score) for match, score in store.search_words(query, scope, limit=25)]
+        assert [score for _, score in found] == pytest.approx(best[:25], abs=1e-9)
+        assert [expected[n] for n, _ in found] == pytest.approx(best[:25], abs=1e-9)
+        assert found == sorted(found, key=lambda match: (-match[1], match[0]))
+        last, _ = found[-1]
+        assert {n for n in met if expected[n] == expected[last] and n < last} <= {n for n, _ in found}
     store.close()
 
 
