@@ -178,18 +178,20 @@ class RunPart(_Document):
 
 
 def calls_in(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The calls of tools that these messages tell of, each with its result where a later message has it."""
-    results = {said.get("tool_call_id"): said.get("content") for said in messages if said.get("role") == "tool"}
-    calls = []
+    """The calls of tools that these messages tell of, each with its result where a later message has it. Of calls with
+    the same id, as some providers give them, the first without a result has the next one."""
+    calls: list[dict[str, Any]] = []
     for said in messages:
+        if said.get("role") == "tool":
+            answered = said.get("tool_call_id")
+            waiting = next((call for call in calls if call["id"] == answered and "result" not in call), None)
+            if waiting is not None:
+                waiting["result"] = said.get("content")
         for given in said.get("tool_calls") or ():
             if not isinstance(given, dict):  # an object of a provider's own
                 continue
             function = given.get("function") or {}
-            call = {"id": given.get("id"), "name": function.get("name"), "arguments": function.get("arguments")}
-            if call["id"] in results:
-                call["result"] = results[call["id"]]
-            calls.append(call)
+            calls.append({"id": given.get("id"), "name": function.get("name"), "arguments": function.get("arguments")})
     return calls
 
 

@@ -69,8 +69,10 @@ class Run:
 
     def state(self) -> RunState:
         """What it holds now, as a document: see :mod:`fastcrew_async.codec`. Of a run that is under way, or has failed,
-        the outputs of the tasks that are done, and all messages so far. The tokens are there once it is done. To be
-        called on the run's own loop."""
+        the outputs of the tasks that are done, in the order in which these are listed. The messages are all so far, one
+        execution of an agent after the other as they began: those of each try of a task, and of coworkers who were
+        delegated to, too. Crews inside the run are not part of it. The tokens are there once it is done. To be called
+        on the run's own loop."""
         from fastcrew_async.codec.bodies import plain_part
         from fastcrew_async.messages import RunState, calls_in
 
@@ -82,14 +84,14 @@ class Run:
             seconds=self.seconds,
             inputs=self._inputs,
         )
+        outputs = self._progress.outputs
+        state.messages = self._progress.messages()
         if self.status == "done":
             output = self.task.result()
             outputs = output.tasks_output
-            state.messages = [dict(message) for task in outputs for message in task.messages]
             state.usage = output.token_usage.model_dump()
-        else:
-            outputs = self._progress.outputs
-            state.messages = self._progress.messages()
+            if not state.messages:  # of code of the user's own, which tells nothing on its way
+                state.messages = [dict(message) for task in outputs for message in task.messages]
         state.outputs = [plain_part(task) for task in outputs]
         state.tool_calls = calls_in(state.messages)
         if self.status in ("failed", "timed out"):

@@ -269,5 +269,55 @@ async def test_the_crew_inside_a_run_is_not_the_run() -> None:
     run = AsyncCrew(crews.crew(llm=llm, tools=[inside])).start(TOPICS[0])
     await asyncio.wait_for(run, 10)
     assert [output.raw for output in run._progress.outputs] == ["done"]
-    assert run._progress.messages() == run.state().messages
+    assert run.state().messages == run.state().task_outputs()[0].messages
     assert [call["name"] for call in run.state().tool_calls] == ["inner"]
+
+
+@pytest.mark.parametrize(("order", "side_by_side", "first"), [("graph", (), ["1", "2"]), ("listed", (0, 1), ["1"])])
+async def test_the_outputs_so_far_are_in_the_order_of_the_list(order: Any, side_by_side: Any, first: Any) -> None:
+    class Uneven(Held):
+        async def acall(self, messages: Any, *args: Any, **kwargs: Any) -> Any:
+            if "Job about 0" in str(messages):
+                return await super().acall(messages, *args, **kwargs)
+            return await ScriptedLLM.acall(self, messages, *args, **kwargs)
+
+    llm = Uneven()
+    worker = crews.agent(llm=llm)
+    tasks = [
+        crews.task(worker, description=f"Job about {n}.", context=[], async_execution=n in side_by_side)
+        for n in range(3)
+    ]
+    run = AsyncCrew(Crew(agents=[worker], tasks=tasks), order=order).start()
+    await until(lambda: len(run.state().outputs) == len(first))
+    assert [output.raw for output in run.state().task_outputs()] == first
+    llm.__dict__["open"].set()
+    await until(lambda: run.status == "done")
+    assert [output.raw for output in run.state().task_outputs()] == ["0", "1", "2"]
+
+
+async def test_the_messages_are_those_of_each_try_and_of_coworkers() -> None:
+    tries: list[Any] = []
+
+    def refuse_once(output):  # type: ignore[no-untyped-def]  # CrewAI reads annotations
+        tries.append(output)
+        return len(tries) > 1, output.raw
+
+    def lead(request: Any) -> Any:
+        coworker = {"task": "look", "context": "here", "coworker": "Helper"}
+        if request.tool_results:
+            return "done"
+        return Reply(tool_calls=[ToolCall("delegate_work_to_coworker", coworker)])
+
+    leader = crews.agent(lead, role="Leader", native=True, allow_delegation=True)
+    helper = crews.agent("looked", role="Helper", native=True)
+    task = crews.task(leader, guardrail=refuse_once)
+    for _ in range(2):  # the second crew has agents whose executors were made for the first one
+        tries.clear()
+        run = AsyncCrew(Crew(agents=[leader, helper], tasks=[task])).start(TOPICS[0])
+        await asyncio.wait_for(run, 10)
+        state = run.state()
+        assert [said["role"] for said in state.messages].count("system") == 4  # two tries, a coworker in each
+        assert [(call["name"], call["result"]) for call in state.tool_calls] == [
+            ("delegate_work_to_coworker", "looked")
+        ] * 2
+        assert RunState.from_protobuf(state.to_protobuf()) == state

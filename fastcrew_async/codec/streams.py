@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
 from contextlib import aclosing
+from copy import copy
 from typing import IO, Any, Protocol, TypeAlias
 
 from fastcrew_async._native import FrameSplitter
@@ -42,11 +43,18 @@ Path: TypeAlias = "str | os.PathLike[str]"
 def split(state: RunState) -> Iterator[RunPart]:
     """A run state in parts that can be written one by one: its header, each message, tool call, output and event, and
     how many there were."""
-    yield RunPart("header", state)
+    yield RunPart("header", _header(state))
     for name, plural in _NAMES.items():
         for item in getattr(state, plural):
             yield RunPart(name, item)
     yield RunPart("end", {plural: len(getattr(state, plural)) for plural in _NAMES.values()})
+
+
+def _header(state: RunState) -> RunState:
+    header = copy(state)
+    for plural in _NAMES.values():
+        setattr(header, plural, [])
+    return header
 
 
 def join(parts: Iterable[RunPart]) -> RunState:
@@ -60,7 +68,7 @@ def join(parts: Iterable[RunPart]) -> RunState:
         if state is None:
             if part.name != "header":
                 raise DecodeError(f"a run state begins with its header, not with its {part.name}")
-            state = part.value
+            state = _header(part.value)  # which is filled here, and may be joined again
             continue
         if part.name == "end":
             counts = {plural: len(getattr(state, plural)) for plural in _NAMES.values()}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Literal, cast
 from uuid import uuid4
 
@@ -84,8 +85,9 @@ async def run_crew(
     """
     own: Any = crew
     watched = progress.current.get()
-    if watched is not None:
-        watched.begin(own)
+    inside = None
+    if watched is not None and not watched.begin(own):
+        watched, inside = None, progress.current.set(None)
     attached = attach(baggage.set_baggage("crew_context", CrewContext(id=str(own.id), key=key_of_crew(own))))
     runtime_scope = crewai_event_bus._enter_runtime_scope()
     pending = events.begin_run()
@@ -139,6 +141,9 @@ async def run_crew(
     finally:
         if watched is not None:
             watched.end(own)
+        if inside is not None:
+            with suppress(ValueError):  # where the collector closes a forgotten coroutine, in any context
+                progress.current.reset(inside)
         if memories(own):
             await drain(own)
         if files.stored(own.id):
@@ -247,6 +252,7 @@ async def _run_tasks(
             if start is not None and index < start:
                 if task.output:
                     outputs.append(task.output)
+                    _tell_done(crew, index, task, task.output)
                     last_sync = last_sync if task.async_execution else task.output
                 continue
             agent, tools = await _equip(crew, task)
@@ -258,7 +264,7 @@ async def _run_tasks(
                     continue
             if task.async_execution:
                 context = crew._get_context(task, [last_sync] if last_sync else [])
-                pending.append((task, await _start(run, task, agent, context, tools, branches), index))
+                pending.append((task, await _start(crew, index, run, agent, context, tools, branches), index))
                 continue
             outputs.extend(await _gather(crew, pending, replayed))
             context = crew._get_context(task, outputs)
@@ -283,7 +289,7 @@ async def _run_graph(crew: Any, tasks: list[Task], run: RunTask) -> CrewOutput:
             skipped = await _skipped(crew, task, [previous] if previous else [], index, False)
             if skipped is not None:
                 return skipped
-        return await _start(run, task, agent, crew._get_context(task, []), tools, branches)
+        return await _start(crew, index, run, agent, crew._get_context(task, []), tools, branches)
 
     async def end(index: int, output: TaskOutput) -> None:
         crew._process_task_result(tasks[index], output)
@@ -292,13 +298,22 @@ async def _run_graph(crew: Any, tasks: list[Task], run: RunTask) -> CrewOutput:
     return await _crew_output(crew, await run_graph(tasks, begin, end))
 
 
-async def _start(run: RunTask, task: Task, agent: BaseAgent, context: Any, tools: Any, branches: list[Any]) -> Any:
+async def _start(
+    crew: Any, index: int, run: RunTask, agent: BaseAgent, context: Any, tools: Any, branches: list[Any]
+) -> Any:
     """The task beside the following ones; a handle for ``Join``."""
+    task = crew.tasks[index]
+
+    async def work() -> TaskOutput:
+        output = await run(task, agent, context, tools)
+        _tell_done(crew, index, task, output)
+        return output
+
     if not replaced(task, "execute_async", _STOCK_EXECUTE_ASYNC):
-        return await Spawn(run(task, agent, context, tools), branches)
+        return await Spawn(work(), branches)
     return await Either(
         lambda: task.execute_async(agent=agent, context=context, tools=tools),
-        lambda: Spawn(run(task, agent, context, tools), branches).aperform(),
+        lambda: Spawn(work(), branches).aperform(),
     )
 
 
@@ -345,10 +360,14 @@ async def _gather(crew: Any, pending: list[tuple[Task, Any, int]], replayed: boo
     return outputs
 
 
-async def _store(crew: Any, task: Task, output: TaskOutput, index: int, replayed: bool) -> None:
+def _tell_done(crew: Any, index: int, task: Task, output: TaskOutput) -> None:
     watched = progress.current.get()
     if watched is not None:
-        watched.done(crew, task, output)
+        watched.done(crew, index, task, output)
+
+
+async def _store(crew: Any, task: Task, output: TaskOutput, index: int, replayed: bool) -> None:
+    _tell_done(crew, index, task, output)
     outputs = outputs_of(crew)
     if outputs is None or "_store_execution_log" in crew.__dict__:
         await Blocking(crew._store_execution_log, task, output, index, replayed)

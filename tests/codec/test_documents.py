@@ -298,10 +298,13 @@ def test_calls_are_found_in_messages_with_their_results() -> None:
         *task_output().messages,
         {"role": "tool", "tool_call_id": "c1", "content": "found"},
         {"role": "assistant", "tool_calls": [{"id": "c2"}]},
+        {"role": "assistant", "tool_calls": [{"id": "c1"}]},  # of another agent: some providers only count
+        {"role": "tool", "tool_call_id": "c1", "content": "found more"},
     ]
     assert calls_in(messages) == [  # type: ignore[arg-type]
         {"id": "c1", "name": "search", "arguments": '{"q": "tea"}', "result": "found"},
         {"id": "c2", "name": None, "arguments": None},
+        {"id": "c1", "name": None, "arguments": None, "result": "found more"},
     ]
 
 

@@ -46,6 +46,13 @@ def test_a_run_state_is_split_and_joined() -> None:
     assert codec.join(codec.decode(codec.encode(part)) for part in parts) == state(3)
 
 
+def test_splitting_and_joining_leave_what_they_are_given_as_it_was() -> None:
+    given = state(3)
+    parts = list(codec.split(given))
+    assert codec.join(parts) == codec.join(parts) == given == state(3)
+    assert parts[0].value.messages == []
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [

@@ -11,8 +11,13 @@ TASKS = [SimpleNamespace(), SimpleNamespace()]
 CREW = SimpleNamespace(tasks=TASKS)
 
 
-def executor(task: Any, *said: str, crew: Any = CREW) -> Any:
-    return SimpleNamespace(crew=crew, task=task, state=SimpleNamespace(messages=[{"content": text} for text in said]))
+def executor(task: Any, *said: str, crew: Any = CREW, working_for: Any = None) -> Any:
+    return SimpleNamespace(
+        crew=crew,
+        agent=SimpleNamespace(crew=working_for or crew),
+        task=task,
+        state=SimpleNamespace(messages=[{"content": text} for text in said]),
+    )
 
 
 def output(*said: str) -> TaskOutput:
@@ -25,66 +30,98 @@ def texts(progress: Progress) -> list[str]:
     return [message["content"] for message in progress.messages()]
 
 
+def of_the_crew() -> Progress:
+    progress = Progress()
+    assert progress.begin(CREW)
+    return progress
+
+
 def test_nobody_watches_by_default() -> None:
     assert current.get() is None
 
 
-def test_what_is_done_comes_before_what_is_not() -> None:
-    progress = Progress()
-    progress.begin(CREW)
+def test_executions_are_in_the_order_of_their_begin() -> None:
+    progress = of_the_crew()
     first, second = executor(TASKS[0], "one"), executor(TASKS[1], "two")
     progress.begin_execution(second)
     progress.begin_execution(first)
     assert texts(progress) == ["two", "one"]
     progress.end_execution(first)
-    progress.done(CREW, TASKS[0], output("one"))
-    assert texts(progress) == ["one", "two"]
+    progress.done(CREW, 0, TASKS[0], output("one", "answer"))
+    assert texts(progress) == ["two", "one", "answer"]
     second.state.messages.append({"content": "three"})
-    assert texts(progress) == ["one", "two", "three"]
+    assert texts(progress) == ["two", "three", "one", "answer"]
 
 
-def test_an_execution_without_an_output_is_kept_until_the_next_one_of_its_task() -> None:
-    progress = Progress()
-    progress.begin(CREW)
+def test_outputs_are_in_the_order_of_their_tasks() -> None:
+    progress = of_the_crew()
+    first, second = output("one"), output("two")
+    progress.done(CREW, 1, TASKS[1], second)
+    assert progress.outputs == [second]
+    progress.done(CREW, 0, TASKS[0], first)
+    progress.done(CREW, 1, TASKS[1], second)  # told again where it is stored
+    assert progress.outputs == [first, second]
+    assert texts(progress) == ["two", "one"]
+
+
+def test_a_task_that_is_listed_twice_has_two_outputs() -> None:
+    progress = of_the_crew()
+    for place in (0, 1):
+        at_work = executor(TASKS[0], "asked")
+        progress.begin_execution(at_work)
+        progress.end_execution(at_work)
+        progress.done(CREW, place, TASKS[0], output(f"said {place}"))
+    assert len(progress.outputs) == 2
+    assert texts(progress) == ["said 0", "said 1"]
+
+
+def test_each_try_of_a_task_is_kept() -> None:
+    progress = of_the_crew()
     for said in ("first try", "second try"):
         at_work = executor(TASKS[0], said)
         progress.begin_execution(at_work)
         progress.end_execution(at_work)
         at_work.state.messages.clear()
-        assert texts(progress) == [said]
-    progress.done(CREW, TASKS[0], output("answer"))
-    assert texts(progress) == ["answer"]
+    assert texts(progress) == ["first try", "second try"]
+    progress.done(CREW, 0, TASKS[0], output("second try", "answer"))
+    assert texts(progress) == ["first try", "second try", "answer"]
 
 
-def test_a_coworker_counts_while_it_works() -> None:
-    progress = Progress()
-    progress.begin(CREW)
-    coworker = executor(SimpleNamespace(), "asked")
+def test_a_coworker_counts() -> None:
+    progress = of_the_crew()
+    asking, coworker = executor(TASKS[0], "asks"), executor(SimpleNamespace(), "asked")
+    progress.begin_execution(asking)
     progress.begin_execution(coworker)
-    assert texts(progress) == ["asked"]
     progress.end_execution(coworker)
-    assert texts(progress) == []
+    progress.end_execution(asking)
+    assert texts(progress) == ["asks", "asked"]
+
+
+def test_an_executor_that_was_made_for_another_crew_counts_for_that_of_its_agent() -> None:
+    progress = of_the_crew()
+    progress.begin_execution(executor(TASKS[0], "said", crew=SimpleNamespace(), working_for=CREW))
+    assert texts(progress) == ["said"]
 
 
 def test_other_crews_do_not_count() -> None:
     other = SimpleNamespace(tasks=TASKS)
     progress = Progress()
-    progress.begin_execution(executor(TASKS[0], "alone", crew=None))
-    progress.begin(CREW)
-    progress.begin(other)
+    progress.begin_execution(executor(TASKS[0], "before it"))
+    assert progress.begin(CREW)
+    assert not progress.begin(other)
+    progress.begin_execution(executor(TASKS[0], "alone", crew=None, working_for=CREW))
     progress.begin_execution(executor(TASKS[0], "inside", crew=other))
-    progress.done(other, TASKS[0], output("inside"))
+    progress.done(other, 0, TASKS[0], output("inside"))
     progress.end(other)
     assert (texts(progress), progress.outputs) == ([], [])
     progress.end(CREW)
-    progress.begin(CREW)
+    assert not progress.begin(CREW)
     progress.begin_execution(executor(TASKS[0], "of another run"))
     assert texts(progress) == []
 
 
 def test_the_messages_are_copies() -> None:
-    progress = Progress()
-    progress.begin(CREW)
+    progress = of_the_crew()
     progress.begin_execution(executor(TASKS[0], "said"))
     progress.messages()[0]["content"] = "changed"
     assert texts(progress) == ["said"]
