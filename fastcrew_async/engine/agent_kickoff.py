@@ -44,7 +44,7 @@ from fastcrew_async.engine.observer import reported
 from fastcrew_async.engine.resumed import restored_from, resumed
 from fastcrew_async.engine.seams import replaced
 from fastcrew_async.engine.structured_tool import structured
-from fastcrew_async.engine.tool_call import tool_name
+from fastcrew_async.engine.tool_call import tool_names
 from fastcrew_async.engine.tool_schema import describe
 
 _STOCK_KICKOFF: Any = Agent.kickoff
@@ -208,7 +208,7 @@ def _executor(agent: Any, raw_tools: list[Any], tools: list[Any], response_forma
         llm=agent.llm,
         tools=tools,
         original_tools=raw_tools,
-        tools_names=", ".join(tool_name(tool.name) for tool in tools),
+        tools_names=tool_names(tools),
         tools_description=describe(tools),
         prompt=prompt,
         response_model=response_format,

@@ -22,7 +22,7 @@ from fastcrew_async.engine.executor import AgentExecutor, new_executor
 from fastcrew_async.engine.fields import private, put
 from fastcrew_async.engine.seams import replaced
 from fastcrew_async.engine.structured_tool import structured
-from fastcrew_async.engine.tool_call import tool_name
+from fastcrew_async.engine.tool_call import tool_names
 from fastcrew_async.engine.tool_schema import describe
 
 _STOCK_CREATE: Any = Agent.create_agent_executor
@@ -103,7 +103,7 @@ def _equip(agent: Any, tools: Any, task: Task | None) -> bool:
         "original_tools": raw_tools,
         "prompt": prompt,
         "stop_words": stop_words,
-        "tools_names": ", ".join(tool_name(tool.name) for tool in parsed),
+        "tools_names": tool_names(parsed),
         "tools_description": describe(parsed),
         "response_model": (task.response_model or task.output_pydantic or task.output_json) if task else None,
         "tools_handler": _tools_handler(agent, executor),

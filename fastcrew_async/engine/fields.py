@@ -25,18 +25,29 @@ def private(model: Any) -> dict[str, Any]:
     return found
 
 
+def new(cls: Any, values: dict[str, Any], fields_set: set[str], own: Any = None, extra: Any = None) -> Any:
+    """A model of these fields, private attributes and extra fields, which are kept as they are."""
+    made = cls.__new__(cls)
+    for name, value in (
+        ("__dict__", values),
+        ("__pydantic_extra__", extra),
+        ("__pydantic_fields_set__", fields_set),
+        ("__pydantic_private__", own),
+    ):
+        object.__setattr__(made, name, value)
+    return made
+
+
 def shallow_copy(model: Any) -> Any:
     """``copy.copy(model)``, also while another thread sets what was not set before: pydantic's own then fails."""
     cls: Any = type(model)
     if getattr(cls, "__copy__", None) is not BaseModel.__copy__:
         return copy.copy(model)
-    made = cls.__new__(cls)
     own = model.__pydantic_private__
-    for name, value in (
-        ("__dict__", model.__dict__.copy()),
-        ("__pydantic_extra__", copy.copy(model.__pydantic_extra__)),
-        ("__pydantic_fields_set__", model.__pydantic_fields_set__.copy()),
-        ("__pydantic_private__", own and {k: v for k, v in own.copy().items() if v is not PydanticUndefined}),
-    ):
-        object.__setattr__(made, name, value)
-    return made
+    return new(
+        cls,
+        model.__dict__.copy(),
+        model.__pydantic_fields_set__.copy(),
+        own and {k: v for k, v in own.copy().items() if v is not PydanticUndefined},
+        copy.copy(model.__pydantic_extra__),
+    )

@@ -47,9 +47,16 @@ from crewai_core.printer import PRINTER
 from fastcrew_async.engine.calling import listen
 from fastcrew_async.engine.effects import Blocking, CallUser
 from fastcrew_async.engine.events import new_id, observed, tell
-from fastcrew_async.engine.fields import private
+from fastcrew_async.engine.fields import new, private
 from fastcrew_async.engine.structured_tool import count_use, original_of, shown
-from fastcrew_async.engine.tool_call import ask_whether_to_cache, invocation, invokes_as_crewai, own_error, tool_name
+from fastcrew_async.engine.tool_call import (
+    ask_whether_to_cache,
+    invocation,
+    invokes_as_crewai,
+    own_error,
+    tool_name,
+    tool_names,
+)
 from fastcrew_async.engine.tool_schema import describe
 from fastcrew_async.errors import ToolRecursionError, ToolTimeoutError
 
@@ -160,14 +167,8 @@ def _fingerprint(agent: Any) -> dict[str, Any]:
 
 def _new_fingerprint() -> Fingerprint:
     """``Fingerprint.from_dict`` of what knows nothing of its uuid or age: one of this moment."""
-    made = Fingerprint.__new__(Fingerprint)
-    for name, value in (
-        ("__dict__", {"metadata": {}}),
-        ("__pydantic_extra__", None),
-        ("__pydantic_fields_set__", {"metadata"}),
-        ("__pydantic_private__", {"_uuid_str": new_id(), "_created_at": datetime.now()}),
-    ):
-        object.__setattr__(made, name, value)
+    own = {"_uuid_str": new_id(), "_created_at": datetime.now()}
+    made: Fingerprint = new(Fingerprint, {"metadata": {}}, {"metadata"}, own)
     return made
 
 
@@ -264,7 +265,7 @@ class ToolUsage(StockToolUsage):
     @property
     def tools_names(self) -> str:  # type: ignore[override]
         """The tools' names as the prompt lists them."""
-        return ", ".join(tool_name(tool.name) for tool in self.tools)
+        return tool_names(self.tools)
 
     def _original_tool_calling(self, tool_string: str, raise_error: bool = False) -> Any:
         tool = self._select_tool(self.action.tool)

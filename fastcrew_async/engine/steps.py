@@ -40,7 +40,7 @@ from fastcrew_async.engine.native import NativeCall
 from fastcrew_async.engine.rate import WithinRate
 from fastcrew_async.engine.react import use_tool
 from fastcrew_async.engine.seams import stock_methods
-from fastcrew_async.engine.tool_call import tool_name
+from fastcrew_async.engine.tool_call import tool_names
 
 _MODULE: Any = import_module("crewai.agents.step_executor")
 _STOCK_TOOLS = (_MODULE.execute_tool_and_check_finality, _MODULE.execute_single_native_tool_call)
@@ -124,7 +124,7 @@ class _Step:
         executor._use_native_tools = False
         executor._openai_tools = []
         executor._available_functions = {}
-        names = ", ".join(tool_name(tool.name) for tool in executor.tools)
+        names = tool_names(executor.tools)
         text = build_text_tool_calling_fallback_message(render_text_description_and_args(executor.tools), names)
         self.messages.append(format_message_for_llm(text, role="user"))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from concurrent.futures import Future
 from functools import lru_cache, partial
 from operator import attrgetter
@@ -56,6 +56,11 @@ class _Answered(Exception):
 
     def __init__(self, answer: Any) -> None:
         self.answer = answer
+
+
+def tool_names(given: Iterable[Any]) -> str:
+    """The names of tools as prompts list them."""
+    return ", ".join(tool_name(tool.name) for tool in given)
 
 
 def own_error(error: Exception) -> Exception:
