@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stdout
 from dataclasses import asdict
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any
@@ -118,7 +119,8 @@ def doctor(
     from fastcrew_async.doctor import crew_at, examine
 
     try:
-        found = crew_at(crew) if crew else None
+        with redirect_stdout(sys.stderr):  # what the module prints is not of the report
+            found = None if crew is None else crew_at(crew)
     except (ImportError, ValueError) as error:
         raise typer.BadParameter(str(error), param_hint="--crew") from None
     report = examine(found)

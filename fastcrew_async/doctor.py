@@ -115,6 +115,10 @@ def crew_at(place: str) -> Crew:
     name, _, attribute = place.partition(":")
     if not name or not attribute:
         raise ValueError(f"{place!r} is not of the form module:attribute")
+    if name.endswith(".py") or "/" in name:
+        raise ValueError(
+            f"{place!r} names a file; go to its folder and name the module, as {Path(name).stem}:{attribute}"
+        )
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     from crewai import Crew
@@ -125,13 +129,15 @@ def crew_at(place: str) -> Crew:
             found = getattr(found, part)
         if callable(found):
             found = found()
-        if not isinstance(found, Crew):
+        if asyncio.iscoroutine(found):
+            found.close()
+        elif not isinstance(found, Crew):
             inner = getattr(found, "crew", None)
             found = inner() if callable(inner) else inner
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script may end itself
         raise ValueError(f"{place!r} gives no crew: {type(error).__name__}: {error}") from error
     if not isinstance(found, Crew):
-        raise ValueError(f"{place!r} is no crew, nor does it give one")
+        raise ValueError(f"{place!r} is no crew, nor does it give one: it is, or gives, a {type(found).__qualname__}")
     return found
 
 

@@ -19,7 +19,7 @@ from crewai.llms.base_llm import BaseLLM
 import fastcrew_async
 from fastcrew_async import AsyncCrew, config
 from fastcrew_async.doctor import Fallback, Setting, crew_at, examine
-from fastcrew_async.install import apply, targets
+from fastcrew_async.install import apply, targets, versions
 from tests import crews
 from tests.crews import storage
 from tests.test_cli import run
@@ -197,6 +197,8 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         class Base:
             def crew(self): return one
         number = 3
+        async def later(): return one
+        def ends(): raise SystemExit(3)
     """
     (tmp_path / "doctored_crews.py").write_text(textwrap.dedent(text))
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -218,11 +220,27 @@ def test_a_crew_is_found(attribute: str, module: str) -> None:
         ("broken", "RuntimeError: no such model"),
         ("Base.crew", "missing 1 required positional argument"),
         ("", "not of the form module:attribute"),
+        ("later", "it is, or gives, a coroutine"),
+        ("ends", "SystemExit: 3"),
     ],
 )
 def test_what_gives_no_crew_is_named(attribute: str, message: str, module: str) -> None:
     with pytest.raises(ValueError, match=message):
         crew_at(f"{module}:{attribute}")
+
+
+def test_a_file_in_the_place_of_its_module_is_named() -> None:
+    with pytest.raises(ValueError, match=r"'src/main\.py:crew' names a file; .* as main:crew"):
+        crew_at("src/main.py:crew")
+
+
+def test_a_crewai_that_cannot_be_imported_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise FileNotFoundError("no such folder: 'storage'")
+
+    monkeypatch.setattr(versions, "check", fail)
+    report = examine()
+    assert report.refusal == "CrewAI cannot be imported: FileNotFoundError: no such folder: 'storage'"
 
 
 @pytest.mark.timeout(120)
@@ -260,7 +278,19 @@ def test_the_command_in_json_tells_a_refusal(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(120)
-def test_the_command_names_a_crew_that_is_not_there() -> None:
-    done = run("doctor", "--crew", "nowhere:crew")
+def test_the_report_alone_is_on_stdout(tmp_path: Path) -> None:
+    (tmp_path / "noisy.py").write_text("print('noise')\nfrom tests.crews import crew\n")
+    done = run("doctor", "--json", "--crew", "noisy:crew", PYTHONPATH=os.pathsep.join([str(tmp_path), os.getcwd()]))
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["refusal"] is None
+    assert "noise" in done.stderr
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    ("place", "message"), [("nowhere:crew", "No module named 'nowhere'"), ("", "'' is not of the")]
+)
+def test_the_command_names_a_crew_that_is_not_there(place: str, message: str) -> None:
+    done = run("doctor", "--crew", place)
     assert done.returncode == 2
-    assert "No module named 'nowhere'" in done.stderr
+    assert message in done.stderr

@@ -141,6 +141,8 @@ def refusal() -> str | None:
         _prepared()
     except (ImportError, AttributeError, ValueError) as error:
         return str(error)
+    except Exception as error:  # its import makes folders and reads settings
+        return f"CrewAI cannot be imported: {type(error).__name__}: {error}"
     return None
 
 
