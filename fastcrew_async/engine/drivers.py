@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextvars
-import gc
-import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from time import perf_counter
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from fastcrew_async import workers
 from fastcrew_async.deadlines import time_left, within
 from fastcrew_async.engine.effects import Effect
+from fastcrew_async.engine.forgotten import held
 from fastcrew_async.engine.turnstile import Rank, new_rank, rank, turnstile
 
 T = TypeVar("T")
@@ -95,10 +94,9 @@ async def drive(work: Work[T], priority: int = 0) -> T:
     `priority` counts where this is a run of its own, and not part of one.
     """
     gate = turnstile()
-    context = _own_context()
     value: Any = None
     error: BaseException | None = None
-    with own_run(priority):
+    with held(gate.loop), own_run(priority):
         try:
             while True:
                 if gate.closed:
@@ -118,24 +116,15 @@ async def drive(work: Work[T], priority: int = 0) -> T:
                 try:
                     value = await effect.aperform()
                 except BaseException as raised:
-                    if gate.loop.is_closed():  # it has forgotten this run, which the collector closes, in any context
+                    if gate.loop.is_closed():  # it has forgotten this run, which is ended
                         raise
                     error = raised
                 del effect
         finally:
             if gate.loop.is_closed():
-                context.run(_collect, work)
+                _collect(work)
             else:
                 work.close()
-
-
-def _own_context() -> contextvars.Context:
-    """The current task's context itself, in which alone its variables can be put back."""
-    task: Any = asyncio.current_task()
-    if sys.version_info >= (3, 12):
-        return cast(contextvars.Context, task.get_context())
-    held = (getattr(task, "_context", None), *gc.get_referents(task))  # a task written in Python has it by name
-    return next((found for found in held if type(found) is contextvars.Context), contextvars.copy_context())
 
 
 class _Forgotten(BaseException):

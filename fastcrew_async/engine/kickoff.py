@@ -123,10 +123,11 @@ async def kickoff_like_sync(crew: Crew, inputs: Inputs, input_files: Any = None)
 
 
 async def _held(work: Awaitable[CrewOutput]) -> tuple[CrewOutput | None, BaseException | None]:
-    """The output, or what would end the event loop, and everybody on it, if it left a task."""
+    """The output, or what must not leave a task: it would end the event loop, and everybody on it, or, before
+    Python 3.11, lose its message."""
     try:
         return await work, None
-    except (KeyboardInterrupt, SystemExit) as interrupt:
+    except (KeyboardInterrupt, SystemExit, asyncio.CancelledError) as interrupt:
         return None, interrupt
 
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
@@ -250,41 +249,6 @@ async def test_a_cancel_ends_a_deep_chain() -> None:
         await asyncio.wait_for(running, 60)
     assert [other for other in asyncio.all_tasks() if other is not asyncio.current_task()] == []
     assert [thread for thread in threading.enumerate() if thread.name == "fastcrew-nested"] == []
-
-
-def _close_over_a_nested_run() -> None:
-    loop = asyncio.new_event_loop()
-    reached = loop.create_future()
-
-    async def stay() -> None:
-        reached.set_result(None)
-        await asyncio.sleep(600)
-
-    async def main() -> None:
-        left.append(asyncio.create_task(AsyncCrew(nest.crew).kickoff({"level": 1})))
-        await asyncio.wait_for(reached, 30)
-
-    left: list[asyncio.Task[Any]] = []
-    nest = Nest(3, native=True, in_place=False, bottom=stay)
-    loop.run_until_complete(main())
-    for forgotten in asyncio.all_tasks(loop):
-        forgotten._log_destroy_pending = False  # type: ignore[attr-defined]
-    loop.close()
-
-
-@pytest.mark.skipif(
-    sys.version_info[:2] == (3, 12),
-    reason="its collector closes such a run's coroutines, CrewAI's too, from within, in a context that is not theirs",
-)
-def test_a_loop_that_closes_over_a_nested_run_is_silent(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    reports: list[Any] = []
-    monkeypatch.setattr(sys, "unraisablehook", reports.append)
-    _close_over_a_nested_run()
-    gc.collect()
-    assert [f"{report.err_msg}: {report.exc_value!r}" for report in reports] == []
-    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("inner", ["in place", "on a loop"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -115,4 +116,6 @@ def test_it_reaches_the_caller_and_the_crew_runs_again(way: Way, place: Any, err
 @pytest.mark.parametrize("place", PLACES)
 def test_kickoff_async_of_stock_gives_the_same(way: Way, place: Any, error: BaseException) -> None:
     raised, raw = run(stock_way("crew", way.reference), lambda kickoff: _twice(kickoff, place, error))
-    assert (type(raised), raised.args, raw) == (type(error), error.args, "done")
+    assert (type(raised), raw) == (type(error), "done")
+    if sys.version_info >= (3, 11) or not isinstance(error, asyncio.CancelledError):
+        assert raised.args == error.args  # before, a task loses the message of a cancellation, and some of CrewAI's do
