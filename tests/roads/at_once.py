@@ -59,7 +59,7 @@ def started_threads() -> Iterator[list[str]]:
     start = threading.Thread.start
 
     def noting(thread: threading.Thread) -> None:
-        if not thread.name.startswith(_OF_CREWAI) and not _resets_a_rate(thread):
+        if not thread.name.startswith(_OF_CREWAI) and not resets_a_rate(thread):
             names.append(thread.name)
         start(thread)
 
@@ -70,7 +70,7 @@ def started_threads() -> Iterator[list[str]]:
         threading.Thread.start = start  # type: ignore[method-assign]
 
 
-def _resets_a_rate(thread: threading.Thread) -> bool:
+def resets_a_rate(thread: threading.Thread) -> bool:
     """Whether it is the timer of a rate limiter of stock CrewAI, which goes on after its test."""
     called = getattr(getattr(thread, "function", None), "__func__", None)
     return isinstance(thread, threading.Timer) and called is RPMController._reset_request_count
