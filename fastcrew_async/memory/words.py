@@ -13,6 +13,7 @@ from typing import Any
 
 _MARKS = (0.001953746, -0.000976189)
 """How such a vector begins; no embedder gives these two numbers."""
+FIRST_MARK = _MARKS[0]
 
 _SALT = 16
 _SHORTEST = len(_MARKS) + _SALT

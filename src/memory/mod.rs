@@ -5,6 +5,7 @@
 
 mod coming;
 mod filter;
+mod insert;
 mod kernels;
 mod porter;
 #[cfg(feature = "extension-module")]
@@ -23,13 +24,14 @@ use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use rusqlite::Connection;
 
 use self::coming::{Coming, Late};
 use self::filter::Filter;
+use self::insert::{Insertion, Kept, Numbers};
 use self::records::{told, Done, Fault};
 use self::search::{nearest, taken, Query};
 use self::segments::Segments;
@@ -63,6 +65,7 @@ pub struct Memories {
     created: Arc<AtomicBool>,
     /// By word, and by stem.
     words: Arc<[RwLock<Words>; 2]>,
+    kept: Arc<Kept>,
 }
 
 /// Which records a deletion names.
@@ -95,6 +98,7 @@ impl Memories {
             segments,
             created: Arc::default(),
             words: Arc::new([false, true].map(|stemmed| RwLock::new(Words::new(stemmed)))),
+            kept: Arc::default(),
         })
     }
 
@@ -118,6 +122,35 @@ impl Memories {
         Ok(async move {
             let answer = writing.await?;
             committed.store(true, Relaxed);
+            Ok(answer)
+        })
+    }
+
+    /// A write that adds records; the numbers that it has met are kept once it is on disk.
+    fn write_records<F>(
+        &self,
+        act: F,
+    ) -> Result<impl Future<Output = Answer> + Send + 'static, Error>
+    where
+        F: Fn(&Connection, &Segments, &Kept) -> Done<(Value, Numbers)> + Send + 'static,
+    {
+        let (kept, known) = (Arc::clone(&self.kept), Arc::clone(&self.kept));
+        let met = Arc::new(Mutex::new(Numbers::default()));
+        let found = Arc::clone(&met);
+        let lock = |met: &Mutex<Numbers>, numbers| {
+            std::mem::replace(
+                &mut *met.lock().unwrap_or_else(PoisonError::into_inner),
+                numbers,
+            )
+        };
+        let written = self.write(move |connection, segments| {
+            let (answer, numbers) = act(connection, segments, &known)?;
+            lock(&met, numbers);
+            Ok(answer)
+        })?;
+        Ok(async move {
+            let answer = written.await?;
+            kept.keep(lock(&found, Numbers::default()));
             Ok(answer)
         })
     }
@@ -182,7 +215,7 @@ impl Memories {
         &self,
         coming: Arc<Coming>,
     ) -> Result<impl Future<Output = Answer> + Send + 'static, Error> {
-        self.write(move |connection, segments| {
+        self.write_records(move |connection, segments, kept| {
             let control = |sql: &str| -> Done<()> {
                 Ok(connection.prepare_cached(sql)?.raw_execute().map(drop)?)
             };
@@ -190,14 +223,15 @@ impl Memories {
             if may_be_late {
                 control("SAVEPOINT coming")?;
             }
+            let mut insertion = Insertion::begin(connection, segments, kept)?;
             let mut number = 0;
             let written = loop {
                 match coming.part(number) {
-                    Ok(Some(records)) => records::insert(connection, segments, &records)?,
-                    Ok(None) => break Value::None,
+                    Ok(Some(records)) => insertion.add(&records)?,
+                    Ok(None) => break (Value::None, insertion.finish()?),
                     Err(Late) => {
                         control("ROLLBACK TO coming")?;
-                        break Value::Bool(false);
+                        break (Value::Bool(false), Numbers::default());
                     }
                 }
                 number += 1;
@@ -216,11 +250,12 @@ impl Memories {
     ) -> Result<impl Future<Output = Answer> + Send + 'static, Error> {
         check(&records)?;
         let ids: Vec<String> = records.iter().map(|record| record.id.clone()).collect();
-        let written = self.write(move |connection, segments| {
+        let written = self.write_records(move |connection, segments, kept| {
             let rows = records::rows_of_ids(connection, &ids)?;
             let slots = records::remove(connection, segments, &rows)?;
-            records::insert(connection, segments, &records)?;
-            Ok(slots_value(slots))
+            let mut insertion = Insertion::begin(connection, segments, kept)?;
+            insertion.add(&records)?;
+            Ok((slots_value(slots), insertion.finish()?))
         })?;
         let buried = self.bury(written);
         Ok(async move { buried.await.map(|_| Value::None) })

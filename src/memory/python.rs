@@ -62,17 +62,16 @@ impl<'py> FromPyObject<'_, 'py> for Vector {
         };
         let mut found = Vec::with_capacity(list.len());
         // Most are floats, which are read without counting references: thousands of them are rarely in the cache.
-        while found.len() < list.len() {
-            let at = found.len();
-            // SAFETY: the place is within the list, and nothing runs that could change it while the item is borrowed.
-            let float = unsafe {
+        loop {
+            // SAFETY: the places are within the list, and nothing runs that could change it while an item is borrowed.
+            found.extend((found.len()..list.len()).map_while(|at| unsafe {
                 let item = ffi::PyList_GetItem(list.as_ptr(), at as ffi::Py_ssize_t);
-                (ffi::PyFloat_CheckExact(item) != 0).then(|| ffi::PyFloat_AsDouble(item))
-            };
-            let number = match float {
-                Some(float) => float,
-                None => list.get_item(at)?.extract()?,
-            };
+                (ffi::PyFloat_CheckExact(item) != 0).then(|| ffi::PyFloat_AsDouble(item) as f32)
+            }));
+            if found.len() >= list.len() {
+                break;
+            }
+            let number: f64 = list.get_item(found.len())?.extract()?;
             found.push(number as f32);
         }
         Ok(Self(found))

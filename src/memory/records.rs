@@ -3,22 +3,20 @@
 //! A row is never changed but for `accessed` and `slot`, and its number never used again: an update is a new row. So what
 //! others keep by row number (the words, the vectors) is right for as long as the row exists.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use rusqlite::types::{ToSqlOutput, Value as Sql, ValueRef};
 use rusqlite::{params, Connection, OptionalExtension, Row};
 
 use super::filter::{Filter, Members};
-use super::segments::{capacity, Entry, Segment, Segments, Slots, DEAD, PRIVATE};
+use super::insert::{Counts, Run};
+use super::segments::{Segment, Segments, DEAD};
 use crate::bridge::value::Value;
 use crate::error::{DatabaseErrorKind as Kind, Error};
 use crate::store::failure::failure;
 
 /// Raised when the tables change; a newer file is refused.
 const FORMAT: i64 = 1;
-/// Slots that are written together.
-const RUN: usize = 256;
 
 const SCHEMA: &str = "
 CREATE TABLE scope (id INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE, records INTEGER NOT NULL DEFAULT 0);
@@ -126,37 +124,16 @@ pub fn setting(connection: &Connection, name: &str) -> Done<i64> {
     Ok(statement.query_row([name], |row| row.get(0))?)
 }
 
-fn set(connection: &Connection, name: &str, value: i64) -> Done<()> {
+pub fn set(connection: &Connection, name: &str, value: i64) -> Done<()> {
     let mut statement =
         connection.prepare_cached("UPDATE setting SET value = ?2 WHERE name = ?1")?;
     statement.execute(params![name, value])?;
     Ok(())
 }
 
-fn named(connection: &Connection, text: &str) -> Done<Option<i64>> {
+pub fn named(connection: &Connection, text: &str) -> Done<Option<i64>> {
     let mut statement = connection.prepare_cached("SELECT id FROM name WHERE text = ?1")?;
     Ok(statement.query_row([text], |row| row.get(0)).optional()?)
-}
-
-fn name(connection: &Connection, text: &str) -> Done<i64> {
-    if let Some(id) = named(connection, text)? {
-        return Ok(id);
-    }
-    connection
-        .prepare_cached("INSERT INTO name (text) VALUES (?1)")?
-        .execute([text])?;
-    Ok(connection.last_insert_rowid())
-}
-
-fn scope(connection: &Connection, path: &str) -> Done<i64> {
-    let mut statement = connection.prepare_cached("SELECT id FROM scope WHERE path = ?1")?;
-    if let Some(id) = statement.query_row([path], |row| row.get(0)).optional()? {
-        return Ok(id);
-    }
-    connection
-        .prepare_cached("INSERT INTO scope (path) VALUES (?1)")?
-        .execute([path])?;
-    Ok(connection.last_insert_rowid())
 }
 
 /// The texts between which all lie that begin with `prefix`.
@@ -164,258 +141,12 @@ fn range(prefix: &str) -> (String, String) {
     (prefix.to_owned(), format!("{prefix}\u{10ffff}"))
 }
 
-/// Adds records, in order.
-pub fn insert(connection: &Connection, segments: &Segments, records: &[Record]) -> Done<()> {
-    let given = records
-        .iter()
-        .find_map(|record| record.vector.as_ref().map(Vec::len));
-    if let Some(given) = given {
-        let stored = setting(connection, "dim")? as usize;
-        if stored == 0 {
-            set(connection, "dim", given as i64)?;
-        } else if stored != given {
-            return Err(Error::Dimension { stored, given }.into());
-        }
-    }
-    let last: Option<i64> = connection
-        .prepare_cached("SELECT seq FROM sqlite_sequence WHERE name = 'record'")?
-        .query_row([], |row| row.get(0))
-        .optional()?;
-    let mut run = Run::new(connection, segments);
-    let mut known = Known::default();
-    let mut tagged = Vec::new();
-    let mut added = Vec::with_capacity(records.len());
-    for (record, row) in records.iter().zip(last.unwrap_or(0) + 1..) {
-        let scope = known.scope(connection, &record.scope)?;
-        let source = match record.source.as_deref() {
-            None | Some("") => 0,
-            Some(source) => name(connection, &format!("s{source}"))?,
-        };
-        *known.records.entry(scope).or_default() += 1;
-        let mut packed = Vec::with_capacity(8 * record.tags.len());
-        for text in &record.tags {
-            let tag = known.name(connection, text)?;
-            packed.extend_from_slice(&tag.to_le_bytes());
-            tagged.push([tag, row]);
-            // Only categories are ever counted by scope.
-            if text.starts_with('c') {
-                *known.uses.entry((scope, tag)).or_default() += 1;
-            }
-        }
-        let slot = match &record.vector {
-            Some(vector) => {
-                let entry = Entry {
-                    row,
-                    created: record.created_at,
-                    scope: scope as u32,
-                    source: source as u32,
-                    flags: if record.private { PRIVATE } else { 0 },
-                    scale: 0.0,
-                    lost: 0.0,
-                    length: 0.0,
-                };
-                let slot = run.place(vector.len())?;
-                run.slots.add(entry, vector);
-                Some(slot as i64)
-            }
-            None => None,
-        };
-        added.push([
-            row.into(),
-            text(&record.id),
-            scope.into(),
-            text(&record.created),
-            record.created_at.into(),
-            text(&record.accessed),
-            record.importance.into(),
-            source.into(),
-            record.private.into(),
-            slot.map_or(ToSqlOutput::Owned(Sql::Null), ToSqlOutput::from),
-            packed.into(),
-            text(&record.categories),
-            text(&record.metadata),
-            text(&record.content),
-        ]);
-    }
-    add(
-        connection,
-        "INSERT INTO record (row, id, scope, created, created_at, accessed, importance, source, private, slot, tags, \
-         categories, metadata, content) VALUES",
-        &added,
-    )?;
-    // In the order of the table.
-    tagged.sort_unstable();
-    let tagged: Vec<_> = tagged
-        .into_iter()
-        .map(|pair| pair.map(ToSqlOutput::from))
-        .collect();
-    add(
-        connection,
-        "INSERT OR IGNORE INTO tagged (tag, row) VALUES",
-        &tagged,
-    )?;
-    known.count(connection)?;
-    run.finish()
-}
-
-fn text(text: &str) -> ToSqlOutput<'_> {
-    ToSqlOutput::Borrowed(ValueRef::Text(text.as_bytes()))
-}
-
-/// Rows that one statement adds: half of what a row costs is beginning and ending its statement.
-const AT_ONCE: usize = 32;
-
-fn add<const COLUMNS: usize>(
-    connection: &Connection,
-    insert: &str,
-    rows: &[[ToSqlOutput<'_>; COLUMNS]],
-) -> Done<()> {
-    let add_some = |rows: &[[ToSqlOutput<'_>; COLUMNS]]| -> Done<()> {
-        let row = format!("({}),", &"?,".repeat(COLUMNS)[..COLUMNS * 2 - 1]);
-        let rows_sql = row.repeat(rows.len());
-        let sql = format!("{insert} {}", &rows_sql[..rows_sql.len() - 1]);
-        let mut statement = connection.prepare_cached(&sql)?;
-        for (at, value) in rows.iter().flatten().enumerate() {
-            statement.raw_bind_parameter(at + 1, value)?;
-        }
-        statement.raw_execute()?;
-        Ok(())
-    };
-    let whole = rows.chunks_exact(AT_ONCE);
-    let rest = whole.remainder();
-    for rows in whole {
-        add_some(rows)?;
-    }
-    rest.iter()
-        .try_for_each(|row| add_some(std::slice::from_ref(row)))
-}
-
-/// The names and scopes that a save has met, and what it adds to their counts.
-#[derive(Default)]
-struct Known<'a> {
-    names: HashMap<&'a str, i64>,
-    scopes: HashMap<&'a str, i64>,
-    records: HashMap<i64, i64>,
-    uses: HashMap<(i64, i64), i64>,
-}
-
-impl<'a> Known<'a> {
-    fn name(&mut self, connection: &Connection, text: &'a str) -> Done<i64> {
-        if let Some(id) = self.names.get(text) {
-            return Ok(*id);
-        }
-        let id = name(connection, text)?;
-        self.names.insert(text, id);
-        Ok(id)
-    }
-
-    fn scope(&mut self, connection: &Connection, path: &'a str) -> Done<i64> {
-        if let Some(id) = self.scopes.get(path) {
-            return Ok(*id);
-        }
-        let id = scope(connection, path)?;
-        self.scopes.insert(path, id);
-        Ok(id)
-    }
-
-    fn count(&self, connection: &Connection) -> Done<()> {
-        let mut records =
-            connection.prepare_cached("UPDATE scope SET records = records + ?2 WHERE id = ?1")?;
-        for (scope, by) in &self.records {
-            records.execute([scope, by])?;
-        }
-        let mut more = connection.prepare_cached(
-            "INSERT INTO scope_tag (scope, tag, uses) VALUES (?1, ?2, ?3) \
-             ON CONFLICT DO UPDATE SET uses = uses + excluded.uses",
-        )?;
-        let mut fewer = connection.prepare_cached(
-            "UPDATE scope_tag SET uses = uses + ?3 WHERE scope = ?1 AND tag = ?2",
-        )?;
-        for ((scope, tag), by) in &self.uses {
-            // A removal does not know which of its tags are categories; what is not counted stays so.
-            let counted = if *by > 0 { &mut more } else { &mut fewer };
-            counted.execute([scope, tag, by])?;
-        }
-        Ok(())
-    }
-}
-
-/// Vectors on their way to the next slots; some hundred are written together.
-struct Run<'a> {
-    connection: &'a Connection,
-    segments: &'a Segments,
-    segment: Option<Arc<Segment>>,
-    /// Where what has gathered is written.
-    first: u64,
-    slots: Slots,
-}
-
-impl<'a> Run<'a> {
-    fn new(connection: &'a Connection, segments: &'a Segments) -> Self {
-        Self {
-            connection,
-            segments,
-            segment: None,
-            first: 0,
-            slots: Slots::default(),
-        }
-    }
-
-    /// The slot of the vector that is added next.
-    fn place(&mut self, dim: usize) -> Done<u64> {
-        if self.slots.count == RUN {
-            self.write()?;
-        }
-        let next = self.first + self.slots.count as u64;
-        if self.segment.as_ref().is_some_and(|here| here.holds(next)) {
-            return Ok(next);
-        }
-        self.write()?;
-        let segment = self.open(dim)?;
-        self.segment = Some(segment);
-        Ok(self.first)
-    }
-
-    /// The segment that has the next slot; a new one where the last is full, or of another length.
-    fn open(&mut self, dim: usize) -> Done<Arc<Segment>> {
-        let next = setting(self.connection, "next_slot")? as u64;
-        self.first = next;
-        let last = list_segments(self.connection)?.pop();
-        if let Some((base, capacity, width)) = last {
-            if width == dim && next < base + capacity {
-                return Ok(self.segments.get(base, capacity, dim)?);
-            }
-        }
-        self.first = last.map_or(next, |(base, capacity, _)| next.max(base + capacity));
-        let room = capacity(dim);
-        self.connection
-            .prepare_cached("INSERT INTO segment (base, capacity, dim) VALUES (?1, ?2, ?3)")?
-            .execute(params![self.first as i64, room as i64, dim as i64])?;
-        Ok(self.segments.create(self.first, room, dim)?)
-    }
-
-    /// Writes what has gathered, and counts it.
-    fn write(&mut self) -> Done<()> {
-        let Some(segment) = self.segment.as_ref().filter(|_| self.slots.count > 0) else {
-            return Ok(());
-        };
-        self.segments.write(segment, self.first, &self.slots)?;
-        self.first += self.slots.count as u64;
-        self.slots.clear();
-        set(self.connection, "next_slot", self.first as i64)
-    }
-
-    fn finish(mut self) -> Done<()> {
-        self.write()
-    }
-}
-
 /// Removes rows; gives the slots of their vectors.
 pub fn remove(connection: &Connection, segments: &Segments, rows: &[i64]) -> Done<Vec<u64>> {
     // Open, so that they can be marked.
     open_segments(connection, segments)?;
     let mut slots = Vec::new();
-    let mut known = Known::default();
+    let mut counts = Counts::default();
     for &row in rows {
         let found = connection
             .prepare_cached("DELETE FROM record WHERE row = ?1 RETURNING scope, tags, slot")?
@@ -434,19 +165,19 @@ pub fn remove(connection: &Connection, segments: &Segments, rows: &[i64]) -> Don
             .chunks_exact(8)
             .map(|eight| i64::from_le_bytes(eight.try_into().expect("a chunk of eight")))
             .collect();
-        *known.records.entry(scope).or_default() -= 1;
+        *counts.records.entry(scope).or_default() -= 1;
         let mut untag =
             connection.prepare_cached("DELETE FROM tagged WHERE tag = ?1 AND row = ?2")?;
         for tag in tags {
             untag.execute([tag, row])?;
-            *known.uses.entry((scope, tag)).or_default() -= 1;
+            *counts.uses.entry((scope, tag)).or_default() -= 1;
         }
         connection
             .prepare_cached("INSERT INTO gone (row) VALUES (?1)")?
             .execute([row])?;
         slots.extend(slot.map(|slot| slot as u64));
     }
-    known.count(connection)?;
+    counts.write(connection)?;
     Ok(slots)
 }
 

@@ -11,6 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
 
 use memmap2::Mmap;
 
@@ -202,6 +203,8 @@ pub struct Segments {
     open: Mutex<BTreeMap<u64, Arc<Segment>>>,
     /// Written since the last flush; with `true`, the folder has a new file.
     dirty: Mutex<(BTreeSet<u64>, bool)>,
+    /// Flushes that have begun.
+    flushing: Mutex<Vec<JoinHandle<Result<(), Error>>>>,
 }
 
 impl Segments {
@@ -210,6 +213,7 @@ impl Segments {
             folder,
             open: Mutex::default(),
             dirty: Mutex::default(),
+            flushing: Mutex::default(),
         }
     }
 
@@ -280,24 +284,40 @@ impl Segments {
         let _ = fs::remove_file(self.path(base));
     }
 
+    /// Begins to flush what was written, on a thread, while other things are written. The next `flush` waits for it.
+    pub fn begin_flush(&self) {
+        let bases = std::mem::take(&mut lock(&self.dirty).0);
+        let written = self.opened(&bases);
+        let thread = thread::Builder::new().name("fastcrew-flush".into());
+        match thread.spawn(move || synced(&written)) {
+            Ok(flushing) => lock(&self.flushing).push(flushing),
+            Err(_) => lock(&self.dirty).0.extend(bases),
+        }
+    }
+
     /// What was written is on disk when this returns.
     pub fn flush(&self) -> Result<(), Error> {
-        let (written, new_file) = std::mem::take(&mut *lock(&self.dirty));
-        for base in written {
-            let Some(segment) = lock(&self.open).get(&base).cloned() else {
-                continue;
-            };
-            segment
-                .file
-                .sync_data()
-                .map_err(|error| failed(&self.path(base), &error))?;
+        let begun = std::mem::take(&mut *lock(&self.flushing));
+        let begun: Vec<_> = begun.into_iter().map(JoinHandle::join).collect();
+        for flushed in begun {
+            flushed.unwrap_or_else(|payload| Err(Error::from_panic(payload.as_ref())))?;
         }
+        let (written, new_file) = std::mem::take(&mut *lock(&self.dirty));
+        synced(&self.opened(&written))?;
         if new_file && cfg!(unix) {
             File::open(&self.folder)
                 .and_then(|folder| folder.sync_all())
                 .map_err(|error| failed(&self.folder, &error))?;
         }
         Ok(())
+    }
+
+    fn opened(&self, bases: &BTreeSet<u64>) -> Vec<(PathBuf, Arc<Segment>)> {
+        let open = lock(&self.open);
+        let found = bases.iter().filter_map(|base| open.get(base));
+        found
+            .map(|segment| (self.path(segment.base), Arc::clone(segment)))
+            .collect()
     }
 
     /// Forgets, and with `delete` removes, all segments but those that begin at `kept`.
@@ -364,6 +384,13 @@ impl Slots {
             bytes.clear();
         }
     }
+}
+
+fn synced(segments: &[(PathBuf, Arc<Segment>)]) -> Result<(), Error> {
+    segments.iter().try_for_each(|(path, segment)| {
+        let flushed = segment.file.sync_data();
+        flushed.map_err(|error| failed(path, &error))
+    })
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

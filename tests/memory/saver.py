@@ -1,7 +1,7 @@
 """A process that saves, and says what it was acknowledged: ``saver.py FOLDER NAME COUNT``.
 
-With COUNT 0 it goes on, deleting and compacting now and then, until it is killed. It speaks to the core, as CrewAI
-takes seconds to be imported.
+With COUNT 0 it goes on, deleting, compacting and saving many now and then, until it is killed. It speaks to the core,
+as CrewAI takes seconds to be imported.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import sys
 from array import array
 
 DIM = 64
+MANY = 300
+"""Records of a large save, whose vectors are flushed while its rows are written."""
 
 
 def vector(text: str) -> list[float]:
@@ -36,6 +38,8 @@ def main() -> None:
         number += 1
         key = f"{name}x{number}"
         ids = [key] if number % 5 else [key, f"{key}b"]
+        if not count and number % 9 == 0:
+            ids = [f"{key}n{place}" for place in range(MANY)]
         store.save_sync([incoming(one) for one in ids])  # type: ignore[misc]
         print("saved", *ids, flush=True)
         if not count and number % 20 == 0:

@@ -86,6 +86,28 @@ def test_a_save_of_many_with_one_that_is_refused_saves_none(store: MemoryStore, 
     ]
 
 
+def test_names_of_a_save_that_is_undone_are_not_taken_for_known(store: MemoryStore) -> None:
+    store.save([record(0, embedding=unit(0), categories=["kept"], scope="/kept")])
+    many = [record(n, categories=["kept", f"c{n}"], scope=f"/s{n}", source=f"me{n}") for n in range(1, 300)]
+    wrong = record(300, embedding=[1.0])
+    with pytest.raises(EmbeddingDimensionMismatchError):
+        store.save([*many, wrong])
+    assert store.list_categories() == {"kept": 1}
+    store.save([record(n, categories=[f"d{n}"], scope=f"/t{n}") for n in range(300, 400)])
+    store.save(many)
+    for turn in (1, 2):
+        assert store.list_categories() == {
+            "kept": 1 + 299 * turn,
+            **{f"c{n}": turn for n in range(1, 300)},
+            **{f"d{n}": 1 for n in range(300, 400)},
+        }
+        assert {found.id for found in store.list_records("/s123")} == {"r123"}
+        assert {found.id for found, _ in store.search_words("thought", categories=["c7"])} == {"r7"}
+        assert {(found.id, found.source) for found in store.list_records("/s299")} == {("r299", "me299")}
+        if turn == 1:
+            store.save(many)
+
+
 def test_records_that_are_slow_to_come_keep_nobody_waiting(store: MemoryStore) -> None:
     def before(one: MemoryRecord) -> None:
         if one.id in ("r200", "r390"):  # it waits for the writer itself
