@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing
+from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from crewai.crew import Crew
@@ -222,8 +223,11 @@ class AsyncCrew:
             raise ValueError(f"concurrency={concurrency!r} must be a whole number of 1 or more, or None for no limit")
         if type(return_exceptions) is not bool:
             raise TypeError(f"return_exceptions={return_exceptions!r} must be True or False")
-        if type(progress) is not bool and not callable(progress):
-            raise TypeError(f"progress={progress!r} must be True, False, or a function of two numbers")
+        if type(progress) is not bool and (not callable(progress) or iscoroutinefunction(progress)):
+            raise TypeError(
+                f"progress={progress!r} must be True, False, or a function of two numbers that is not async (on_result "
+                "may be)"
+            )
         for index, entry in enumerate(work):
             if not isinstance(entry, Mapping):
                 raise TypeError(f"inputs[{index}] must be a dict or Mapping, got {type(entry).__name__}")

@@ -87,9 +87,7 @@ class Limits:
         if not isinstance(self.keys, Mapping):
             raise TypeError(f"keys={self.keys!r} must be a dict of keys and Limit objects")
         for key, limit in self.keys.items():
-            kind, _, name = key.partition(":") if isinstance(key, str) else ("", "", "")
-            if key != "kickoffs" and not (kind in KINDS and is_name(name)):
-                raise ValueError(f"{key!r} is not a key; write kind:name, with a kind of {', '.join(KINDS)}")
+            _check_key(key)
             if not isinstance(limit, Limit):
                 raise TypeError(f"keys[{key!r}]={limit!r} must be a Limit, as Limit(concurrent=10); Limit() is none")
         for key, given in (("tool", self.tool), *self.keys.items()):
@@ -152,11 +150,20 @@ def observe(key: str, headers: Mapping[str, str], status: int = 200) -> None:
 
     Args:
         key: whose limits they are, as ``model:gpt-4o``.
-        headers: ``x-ratelimit-*``, ``anthropic-ratelimit-*`` and ``Retry-After`` are read.
+        headers: ``x-ratelimit-*``, ``anthropic-ratelimit-*`` and ``Retry-After`` are read, in any case.
         status: the answer's; with 429 nothing more goes under this key for the time that ``Retry-After`` names.
+
+    Raises:
+        ValueError: `key` is none.
+        TypeError: `headers` is no mapping, or `status` no whole number.
     """
+    _check_key(key)
+    if not isinstance(headers, Mapping):
+        raise TypeError(f"headers={headers!r} must be a dict or Mapping of names and texts")
+    if not isinstance(status, int):
+        raise TypeError(f"status={status!r} must be a whole number, as 429")
     if active is not None:
-        active.observe(key, headers, status)
+        active.observe(key, {name.lower(): str(value) for name, value in headers.items()}, status)
 
 
 active: Permits | None = None
@@ -210,6 +217,12 @@ def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _check_whole(name: str, value: Any) -> None:
     if value is not None and not is_whole(value, 1):
         raise ValueError(f"{name}={value!r} must be a whole number of 1 or more, or None for no limit (at most {MOST})")
+
+
+def _check_key(key: object) -> None:
+    kind, _, name = key.partition(":") if isinstance(key, str) else ("", "", "")
+    if key != "kickoffs" and not (kind in KINDS and is_name(name)):
+        raise ValueError(f"{key!r} is not a key; write kind:name, with a kind of {', '.join(KINDS)}")
 
 
 def _check_limit(name: str, value: Any) -> None:

@@ -28,12 +28,16 @@ def limits(headers: Mapping[str, str]) -> Iterator[tuple[bool, tuple[int, int, f
     What is missing or cannot be read is left out. `headers` are looked up in lower case.
     """
     for of_tokens, name in _NAMES:
-        limit, remaining, reset = (headers.get(name.format(part)) for part in ("limit", "remaining", "reset"))
-        if limit is None or remaining is None or not limit.strip().isdigit() or not remaining.strip().isdigit():
-            continue
-        whole = seconds(reset) if reset is not None else None
-        if whole is not None and int(limit) < 2**53:
-            yield of_tokens, (int(limit), int(remaining), whole)
+        limit, remaining = (_count(headers.get(name.format(part))) for part in ("limit", "remaining"))
+        reset = headers.get(name.format("reset"))
+        whole = None if reset is None else seconds(reset)
+        if limit is not None and remaining is not None and whole is not None:
+            yield of_tokens, (limit, remaining, whole)
+
+
+def _count(text: str | None) -> int | None:
+    found = None if text is None else re.fullmatch("[0-9]{1,15}", text.strip())
+    return int(found[0]) if found else None
 
 
 def retry_after(headers: Mapping[str, str]) -> float:
@@ -55,7 +59,7 @@ def seconds(text: str) -> float | None:
     for read in (parsedate_to_datetime, lambda stamp: datetime.fromisoformat(stamp.replace("Z", "+00:00"))):
         try:
             when = read(text)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             continue
         if when.tzinfo is None:
             when = when.replace(tzinfo=timezone.utc)

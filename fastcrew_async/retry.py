@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from inspect import iscoroutinefunction
 from math import isfinite
 
 from fastcrew_async.environment import LONGEST, is_seconds, is_whole
@@ -63,6 +64,8 @@ class Retry:
         wrong = [kind for kind in types if not (isinstance(kind, type) and issubclass(kind, Exception))]
         if wrong or not (types or callable(self.on)):
             raise TypeError(f"on={self.on!r} must be types of exceptions, or a function of the error")
+        if iscoroutinefunction(self.on):
+            raise TypeError(f"on={self.on!r} must not be async: what it gives would always count as yes")
 
     def covers(self, error: Exception) -> bool:
         """Whether a task that failed with `error` is tried again, if it has attempts left."""

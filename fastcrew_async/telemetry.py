@@ -62,10 +62,17 @@ def observe(*, tracer_provider: TracerProvider | None = None, meter_provider: Me
 
     Raises:
         ValueError: neither is given.
+        TypeError: what is given is no provider.
         RuntimeError: the process is observed already.
     """
     if tracer_provider is None and meter_provider is None:
         raise ValueError("observe() needs a tracer_provider, a meter_provider or both")
+    for name, provider, maker in (
+        ("tracer_provider", tracer_provider, "get_tracer"),
+        ("meter_provider", meter_provider, "get_meter"),
+    ):
+        if provider is not None and not callable(getattr(provider, maker, None)):
+            raise TypeError(f"{name}={provider!r} must be a provider of OpenTelemetry: it has no {maker}()")
     with _lock:
         if observer.current is not None:
             raise RuntimeError("this process is observed already; close() what observe() gave before")

@@ -112,6 +112,7 @@ async def test_a_checkpoint_that_is_none_is_refused_before_anything_starts() -> 
         ({"inputs": {"topic": "tea"}}, "inputs must be a list of dicts, one a run, got dict"),
         ({"on_result": 5}, "on_result=5 must be a function"),
         ({"progress": "yes"}, "progress='yes' must be True, False, or a function"),
+        ({"progress": asyncio.sleep}, "must be True, False, or a function of two numbers that is not async"),
         ({"return_exceptions": "no"}, "return_exceptions='no' must be True or False"),
     ],
 )

@@ -89,10 +89,23 @@ def test_a_client_of_ones_own_tells_what_the_provider_says() -> None:
     fastcrew_async.configure(limits=Limits())
     headers = {"x-ratelimit-limit-requests": "500", "x-ratelimit-remaining-requests": "499"}
     limits.observe("model:m", headers | {"x-ratelimit-reset-requests": "120ms"})
-    limits.observe("model:m", {"retry-after": "7"}, 429)
+    limits.observe("model:m", {"Retry-After": "7"}, 429)  # as the server has written it
     found = fastcrew_async.stats().limits["model:m"]
     assert (found.requests_limit, found.refused) == (500, 1)
     assert 6 < found.paused_seconds <= 7
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        (("gpt-4o", {}), "'gpt-4o' is not a key; write kind:name"),
+        (("model:m", None), "headers=None must be a dict"),
+        (("model:m", {}, "429"), "status='429' must be a whole number"),
+    ],
+)
+def test_what_tells_nothing_is_refused(told: Any, message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        limits.observe(*told)
 
 
 def test_the_snapshot_of_an_idle_process() -> None:
@@ -124,6 +137,10 @@ def test_what_headers_say() -> None:
     }
     assert list(rate_headers.limits(said)) == [(False, (60, 59, 1.0)), (True, (1000, 0, 0.0))]
     assert list(rate_headers.limits(said | {"x-ratelimit-limit-requests": "unlimited"})) == [(True, (1000, 0, 0.0))]
+    for odd in ("\N{SUPERSCRIPT TWO}", "9" * 5000, "9" * 400, "-1"):
+        assert list(rate_headers.limits(said | {"x-ratelimit-limit-requests": odd})) == [(True, (1000, 0, 0.0))]
+        assert list(rate_headers.limits(said | {"x-ratelimit-remaining-requests": odd})) == [(True, (1000, 0, 0.0))]
+    assert rate_headers.seconds("Jan 99999 +23:5901 99999999999999999999") is None
     assert rate_headers.retry_after({"retry-after-ms": "1500", "retry-after": "9"}) == 1.5
     assert rate_headers.retry_after({"retry-after": "99999999"}) == 3600
     assert rate_headers.retry_after({}) == rate_headers.UNSAID

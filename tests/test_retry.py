@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any
 
@@ -76,6 +77,7 @@ def test_what_the_provider_asks_to_wait() -> None:
         ({"on": (ValueError, str)}, TypeError, "must be types of exceptions"),
         ({"on": ()}, TypeError, "must be types of exceptions"),
         ({"on": KeyboardInterrupt}, TypeError, "must be types of exceptions"),
+        ({"on": asyncio.sleep}, TypeError, "must not be async"),
     ],
 )
 def test_bad_values_are_named(wrong: dict[str, Any], error: type[Exception], message: str) -> None:

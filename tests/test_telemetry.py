@@ -185,3 +185,8 @@ async def test_after_close_nothing_is_recorded(spans: InMemorySpanExporter) -> N
 def test_without_a_provider_there_is_nothing_to_do() -> None:
     with pytest.raises(ValueError, match="needs a tracer_provider"):
         telemetry.observe()
+    with pytest.raises(TypeError, match=r"tracer_provider=5 must be a provider .* no get_tracer\(\)"):
+        telemetry.observe(tracer_provider=5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="meter_provider='x' must be a provider"):
+        telemetry.observe(meter_provider="x")  # type: ignore[arg-type]
+    assert telemetry.observer.current is None

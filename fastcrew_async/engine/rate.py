@@ -34,12 +34,13 @@ class RollingMinute:
         self._admitted: deque[float] = deque()
 
     def admit(self, limit: int) -> float:
-        """0 when a request may go now, which then counts; else the seconds until one may."""
+        """0 when a request may go now, which then counts; else the seconds until one may. A limit below 1 is taken for 1:
+        CrewAI, too, lets one go a minute."""
         with self._lock:
             now = self._clock()
             while self._admitted and now - self._admitted[0] >= MINUTE:
                 self._admitted.popleft()
-            if len(self._admitted) < limit:
+            if len(self._admitted) < max(limit, 1):
                 self._admitted.append(now)
                 return 0.0
             return MINUTE - (now - self._admitted[0])

@@ -54,6 +54,15 @@ def test_the_minute_rolls() -> None:
     assert minute.admit(2) == 30  # until the second one is: no burst at the turn of a minute
 
 
+@pytest.mark.parametrize("limit", [0, -1])
+def test_a_limit_below_one_lets_one_go_a_minute(limit: int) -> None:
+    clock = Clock()
+    assert clock.minute.admit(limit) == 0
+    assert clock.minute.admit(limit) == 60
+    clock.now += 60
+    assert clock.minute.admit(limit) == 0
+
+
 def test_a_refused_request_does_not_count() -> None:
     clock = Clock()
     assert clock.minute.admit(1) == 0
