@@ -34,7 +34,7 @@ class RollingMinute:
         self._admitted: deque[float] = deque()
 
     def admit(self, limit: int) -> float:
-        """0 when a request may go now, which then counts; else the seconds until one may. A limit below 1 is taken for 1:
+        """0 when a request may go now, which then counts; else the seconds until one may. A limit below 1 counts as 1:
         CrewAI, too, lets one go a minute."""
         with self._lock:
             now = self._clock()
