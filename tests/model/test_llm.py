@@ -76,14 +76,14 @@ def serve() -> Iterator[Serve]:
 
 def outcome(kind: Any, script: Any, way: str, call: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
     """All that one call to a model on a server of its own does."""
-    seen: list[tuple[str, dict[str, Any]]] = []
+    seen: list[tuple[int, str, dict[str, Any]]] = []
 
-    def note(_: Any, event: BaseEvent) -> None:
+    def note(_: Any, event: BaseEvent) -> None:  # on any of the bus's threads, in any order
         dropped = ("timestamp", "event_id", "call_id", "previous_event_id", "parent_event_id", "started_event_id")
         body = event.model_dump(mode="json", exclude={*dropped, "emission_sequence", "source_fingerprint"})
-        seen.append((event.type, body))
+        seen.append((event.emission_sequence or 0, event.type, body))
 
-    found: dict[str, Any] = {"events": seen}
+    found: dict[str, Any] = {}
     with ModelServer(script) as server, crewai_event_bus.scoped_handlers():
         for event in EVENTS:
             crewai_event_bus.on(event)(note)
@@ -96,6 +96,7 @@ def outcome(kind: Any, script: Any, way: str, call: dict[str, Any], fields: dict
         except Exception as error:
             found["error"] = (type(error), str(error).replace(server.base_url, ""), type(error.__cause__))
         crewai_event_bus.flush()
+        found["events"] = [told for _, *told in sorted(seen, key=lambda entry: entry[0])]
         found["usage"] = llm.get_token_usage_summary().model_dump()
         found["bodies"] = [request.body for request in server.requests]
         loose = {"host", "accept-encoding", "connection", "content-length"}
