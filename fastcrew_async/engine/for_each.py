@@ -22,6 +22,7 @@ from fastcrew_async.engine.drivers import Stop, drive
 from fastcrew_async.engine.effects import Blocking, Effect
 from fastcrew_async.engine.outputs import outputs_of
 from fastcrew_async.engine.seams import replaced
+from fastcrew_async.engine.streaming import streams
 
 _STOCK_COPY = Crew.copy
 _STOCK_COPY_TASK = Task.copy
@@ -34,7 +35,8 @@ async def for_each_input(crew: Crew, inputs: Iterable[Any], start: Callable[[Cre
     The first error cancels the other runs, which CrewAI leaves running, and is raised.
     """
     given = list(inputs)
-    source: Any = _Source(crew, await drive(_copies(crew, len(given))))
+    streaming = streams(crew)
+    source: Any = _Source(crew, streaming, await drive(_copies(crew, streaming, len(given))))
     running: set[asyncio.Task[Any]] = set()
     failed = False
 
@@ -42,7 +44,7 @@ async def for_each_input(crew: Crew, inputs: Iterable[Any], start: Callable[[Cre
         if failed:
             raise asyncio.CancelledError
         task = asyncio.current_task()
-        if task is not None and not crew.stream:
+        if task is not None and not streaming:
             running.add(task)
         return await start(taken, entry)
 
@@ -52,16 +54,19 @@ async def for_each_input(crew: Crew, inputs: Iterable[Any], start: Callable[[Cre
         failed = True
         await Stop(list(running)).aperform()
         raise
-    if outputs_of(crew) is None and not crew.stream:
+    if outputs_of(crew) is None and not streaming:
         await Blocking(crew._task_output_handler.reset).aperform()
     return results
 
 
-async def _copies(crew: Crew, count: int) -> list[Crew]:
+async def _copies(crew: Crew, streaming: bool, count: int) -> list[Crew]:
     made: list[Crew] = []
     ordinary = _ordinary(crew)
     for _ in range(count):
-        made.append(copy_for_input(crew) if ordinary else await Blocking(crew.copy))
+        copied = copy_for_input(crew) if ordinary else await Blocking(crew.copy)
+        if streaming and not copied.stream:  # the crew's own is off while it runs
+            copied.stream = True
+        made.append(copied)
         await _Step()
     return made
 
@@ -92,10 +97,10 @@ class _Step(Effect):
 class _Source:
     """What ``run_for_each_async`` sees of the crew."""
 
-    def __init__(self, crew: Any, copies: list[Crew]) -> None:
+    def __init__(self, crew: Any, streaming: bool, copies: list[Crew]) -> None:
         self._crew = crew
         self._left = iter(copies)
-        self.stream = crew.stream
+        self.stream = streaming
         self._task_output_handler = self
 
     def copy(self) -> Crew:

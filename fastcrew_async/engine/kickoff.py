@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from crewai.crew import Crew
 from crewai.crews.crew_output import CrewOutput
-from crewai.crews.utils import StreamingContext, enable_agent_streaming
+from crewai.crews.utils import StreamingContext
 from crewai.types.streaming import CrewStreamingOutput
 from crewai.utilities.env import get_env_context
 from crewai.utilities.streaming import (
@@ -30,6 +30,7 @@ from fastcrew_async.engine.executor import AgentExecutor
 from fastcrew_async.engine.nesting import entered
 from fastcrew_async.engine.resumed import restored_from
 from fastcrew_async.engine.run import Order, run_crew
+from fastcrew_async.engine.streaming import not_streaming, streams
 from fastcrew_async.errors import RunTimeoutError
 from fastcrew_async.retry import Retry
 
@@ -65,7 +66,7 @@ async def kickoff(
     restored = await restored_from(crew, from_checkpoint)
     if restored is not None:
         return await kickoff(cast(Crew, restored), inputs, input_files, terms=terms)
-    if crew.stream:
+    if streams(crew):
         return _stream_async(
             crew,
             lambda taken: _on_terms(taken, limited.kickoff(lambda: _work(taken, inputs, input_files, terms)), terms),
@@ -111,7 +112,7 @@ async def kickoff_like_sync(crew: Crew, inputs: Inputs, input_files: Any = None)
 
     In a task of its own: CrewAI runs it on a thread, so it leaves no context variable behind in the caller's context.
     """
-    if crew.stream:
+    if streams(crew):
         return _stream_async(
             crew,
             lambda taken: _after_environment(lambda: limited.kickoff(lambda: run_crew(taken, inputs, input_files))),
@@ -139,7 +140,7 @@ async def _after_environment(work: Callable[[], Work[CrewOutput]]) -> CrewOutput
 def kickoff_in_place(crew: Crew, inputs: Inputs, input_files: Any = None) -> CrewOutput | CrewStreamingOutput:
     """``Crew.kickoff`` on the engine: on this thread, without an event loop."""
     get_env_context()
-    if crew.stream:
+    if streams(crew):
         return _stream(
             crew, lambda taken: drive_in_place(limited.kickoff(lambda: run_crew(taken, inputs, input_files)))
         )
@@ -164,7 +165,12 @@ def _stream(crew: Crew, run: Callable[[Crew], Any]) -> CrewStreamingOutput:
 
     def run_streaming() -> None:
         try:
-            with entered("crew", crew.name or "crew"), collector.BUSY, exclusive(crew) as taken, _not_streaming(taken):
+            with (
+                entered("crew", crew.name or "crew"),
+                collector.BUSY,
+                exclusive(crew) as taken,
+                not_streaming(crew, taken),
+            ):
                 context.result_holder.append(run(taken))
         except Exception as error:
             signal_error(context.state, error)
@@ -184,7 +190,12 @@ def _stream_async(crew: Crew, run: Callable[[Crew], Awaitable[CrewOutput]]) -> C
 
     async def run_streaming() -> None:
         try:
-            with entered("crew", crew.name or "crew"), collector.BUSY, exclusive(crew) as taken, _not_streaming(taken):
+            with (
+                entered("crew", crew.name or "crew"),
+                collector.BUSY,
+                exclusive(crew) as taken,
+                not_streaming(crew, taken),
+            ):
                 context.result_holder.append(await run(taken))
         except Exception as error:
             signal_error(context.state, error, is_async=True)
@@ -197,17 +208,3 @@ def _stream_async(crew: Crew, run: Callable[[Crew], Awaitable[CrewOutput]]) -> C
     register_cleanup(output, context.state)
     context.output_holder.append(output)
     return output
-
-
-class _not_streaming:
-    """The crew's own ``stream`` is off while it runs, as in CrewAI; its models stream."""
-
-    def __init__(self, crew: Crew) -> None:
-        self._crew = crew
-
-    def __enter__(self) -> None:
-        enable_agent_streaming(self._crew.agents)
-        self._crew.stream = False
-
-    def __exit__(self, *_: object) -> None:
-        self._crew.stream = True
