@@ -52,6 +52,9 @@ pub const MOST_DIMENSIONS: usize = 65_536;
 /// How many of each ranking are fused, at least, and the constant of reciprocal rank fusion.
 const FUSED: usize = 100;
 const RANK: f64 = 60.0;
+/// Pages of SQLite's log (16 MB) after which they are written to the file: a save of many changes the same pages, those of
+/// the indexes, over and over.
+const LOG_PAGES: u32 = 4000;
 /// How often a read begins anew because a segment was removed under it.
 const MOST_TRIES: usize = 10;
 
@@ -583,6 +586,11 @@ impl Memories {
 
 /// The tables, and no files that a crash or a rollback has left. Runs under the database's write lock.
 fn prepare(connection: &Connection, segments: &Segments) -> Done<()> {
+    connection.query_row(
+        &format!("PRAGMA wal_autocheckpoint = {LOG_PAGES}"),
+        [],
+        |_| Ok(()),
+    )?;
     records::create(connection)?;
     let kept = records::list_segments(connection)?
         .into_iter()
