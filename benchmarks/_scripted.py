@@ -56,7 +56,7 @@ class ScriptedLLM(BaseLLM):
 
 @tool("ping")
 def ping(x: int) -> str:
-    """Answers pong with the number."""
+    """Sends the number back."""
     return f"pong {x}"
 
 

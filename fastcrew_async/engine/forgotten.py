@@ -31,16 +31,18 @@ class held:
         self._loop = loop
 
     def __enter__(self) -> None:
-        task = asyncio.current_task()
+        self._task = task = asyncio.current_task()
+        if task is None:
+            return
         closed = None
         with _lock:
             tasks = _held.get(self._loop)
             if tasks is None:
                 closed = _closed()
                 tasks = _held[self._loop] = set()
-            self._task = None if task is None or task in tasks else task
-            if self._task is not None:
-                tasks.add(self._task)
+            if task in tasks:  # by a drive around this one
+                self._task = None
+            tasks.add(task)
         if closed:
             _end(closed)
 
