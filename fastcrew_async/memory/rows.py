@@ -217,6 +217,11 @@ def moment(text: str) -> datetime:
     return datetime.fromisoformat(text.replace("Z", "+00:00") if text.endswith("Z") else text)
 
 
+def now() -> datetime:
+    """The time as CrewAI's records have it: in UTC, and without a zone."""
+    return datetime.now(timezone.utc).replace(tzinfo=None)
+
+
 def microseconds(time: datetime) -> int:
     """Since 1970; a time without a zone is taken for UTC, as CrewAI's are."""
     return (time - (_UTC_EPOCH if time.tzinfo else _EPOCH)) // _MICROSECOND

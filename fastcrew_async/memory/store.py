@@ -194,12 +194,12 @@ class MemoryStore:
     def touch_records(self, record_ids: Sequence[str]) -> None:
         """Set ``last_accessed`` of these records to now."""
         if record_ids:
-            self._core().touch_sync(list(record_ids), datetime.utcnow().isoformat())
+            self._core().touch_sync(list(record_ids), rows.now().isoformat())
 
     async def atouch_records(self, record_ids: Sequence[str]) -> None:
         """The async twin of ``touch_records``."""
         if record_ids:
-            await self._core().touch(list(record_ids), datetime.utcnow().isoformat())
+            await self._core().touch(list(record_ids), rows.now().isoformat())
 
     def get_record(self, record_id: str) -> MemoryRecord | None:
         """The record of this id, or None."""

@@ -11,6 +11,7 @@ from typing import Any, TextIO
 
 from crewai.memory.types import MemoryRecord
 
+from fastcrew_async.memory import rows
 from fastcrew_async.memory.store import MemoryStore
 
 _BATCH = 1000
@@ -57,7 +58,7 @@ def _from_lancedb(row: dict[str, Any]) -> MemoryRecord:
 
 
 def _time(text: Any) -> datetime:
-    return datetime.fromisoformat(str(text).replace("Z", "+00:00")) if text else datetime.utcnow()
+    return datetime.fromisoformat(str(text).replace("Z", "+00:00")) if text else rows.now()
 
 
 def export_jsonl(store: MemoryStore, file: TextIO, scope: str | None = None, vectors: bool = True) -> int:

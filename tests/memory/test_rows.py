@@ -139,3 +139,9 @@ def test_times_come_back_with_their_zones(store: MemoryStore, zone: timezone | N
         assert (store.list_records()[0].created_at, store.list_records()[0].last_accessed) == (time, time)
         assert store.list_records()[0].created_at.tzinfo == zone
         store.reset()
+
+
+def test_now_is_in_utc_and_without_a_zone() -> None:
+    before = datetime.now(timezone.utc)
+    assert before <= rows.now().replace(tzinfo=timezone.utc) <= datetime.now(timezone.utc)
+    assert rows.now().tzinfo is None
