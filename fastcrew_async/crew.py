@@ -231,7 +231,6 @@ class AsyncCrew:
         for index, entry in enumerate(work):
             if not isinstance(entry, Mapping):
                 raise TypeError(f"inputs[{index}] must be a dict or Mapping, got {type(entry).__name__}")
-            _check_names(f"inputs[{index}]", entry)
         terms = self._terms(None, None, timeout, priority, tenant)
         following = iter(enumerate(work))
         running: dict[asyncio.Task[Any], int] = {}
@@ -272,13 +271,6 @@ class AsyncCrew:
 def _check_mapping(name: str, value: Any) -> None:
     if value is not None and not isinstance(value, Mapping):
         raise TypeError(f"{name} must be a dict or Mapping, got {type(value).__name__}: {value!r}")
-    _check_names(name, value or {})
-
-
-def _check_names(name: str, value: Mapping[Any, Any]) -> None:
-    for key in value:
-        if not isinstance(key, str):
-            raise TypeError(f"{name} has the key {key!r}, which is no str: placeholders and files have names")
 
 
 def _check_checkpoint(value: Any) -> None:

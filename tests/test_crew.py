@@ -97,17 +97,6 @@ async def test_inputs_of_a_wrong_type_are_refused_before_anything_starts(name: s
     assert llm.requests == []
 
 
-async def test_inputs_without_names_are_refused_before_anything_starts() -> None:
-    llm = ScriptedLLM("done")
-    crew = AsyncCrew(crews.crew(llm=llm))
-    given: Any = {"topic": "tea", 1: 2}
-    with pytest.raises(TypeError, match="inputs has the key 1, which is no str"):
-        await crew.kickoff(given)
-    with pytest.raises(TypeError, match=r"inputs\[0\] has the key 1"):
-        await crew.kickoff_for_each([given])
-    assert llm.requests == []
-
-
 async def test_a_checkpoint_that_is_none_is_refused_before_anything_starts() -> None:
     llm = ScriptedLLM("done")
     with pytest.raises(TypeError, match=r"from_checkpoint='run.json' must be a CheckpointConfig, as"):
