@@ -47,8 +47,10 @@ class Turnstile:
 
     __slots__ = (
         "__weakref__",
+        "_admitted",
         "_armed",
         "_arrivals",
+        "_coming",
         "_inside",
         "_places",
         "_spent",
@@ -67,6 +69,8 @@ class Turnstile:
         self._spent = 0.0
         self._step = slice_seconds  # running mean of what one step takes
         self._armed = False
+        self._admitted = False
+        self._coming = 0  # who are let through, and have not had their step
         self._inside = False
         self._places: set[object] = set()
         self._waiting: list[tuple[Rank, int, asyncio.Future[None]]] = []  # a heap: rank of the run, arrival
@@ -78,7 +82,9 @@ class Turnstile:
     @property
     def closed(self) -> bool:
         """Whether the next step has to wait."""
-        return self.slice > 0 and not self._inside and (self._spent >= self.slice or bool(self._waiting))
+        if not self.slice or self._inside:
+            return False
+        return self._spent >= self.slice or bool(self._waiting or self._coming)
 
     def enter(self) -> float:
         """Begin a step that may contain others, whose first needs no turn of its own; give the result to `leave`."""
@@ -118,6 +124,8 @@ class Turnstile:
                     await future
                 finally:
                     self._places.discard(future)
+                    if future.done() and not future.cancelled():
+                        self._coming -= 1
                 # How many are admitted goes by the mean of all steps; those that ran first may have been longer ones.
                 if self._spent < self.slice:
                     return
@@ -133,16 +141,25 @@ class Turnstile:
         self.loop.call_soon(self._iteration)
 
     def _iteration(self) -> None:
+        """Comes after the steps that the one before has admitted: what they have spent is of this iteration."""
         self._armed = False
-        self._spent = 0.0
+        if not self._admitted:
+            self._begin()
+        self._admitted = bool(self._waiting)
+        if self._waiting:
+            self.loop.call_soon(self._begin)  # of the next iteration, ahead of those who are woken here
         places = max(1, int(self.slice / self._step)) if self._step > 0 else 1
         while places and self._waiting:
             future = heappop(self._waiting)[2]
             if not future.done():  # a cancelled step gives its place away
                 future.set_result(None)
+                self._coming += 1
                 places -= 1
-        if self._waiting:
+        if self._waiting or self._spent >= self.slice:
             self._arm()
+
+    def _begin(self) -> None:
+        self._spent = 0.0
 
 
 _lock = threading.Lock()

@@ -228,3 +228,30 @@ async def test_a_run_cancelled_while_it_waits_for_its_turn_ends_there(monkeypatc
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(task, 10)
     assert log == []
+
+
+async def test_no_iteration_has_two_slices(gate: Any) -> None:
+    """Some come while others wait, and some just after the last that waited was let through."""
+    stile = gate()
+    loop = asyncio.get_running_loop()
+    iteration = 0
+    steps: list[int] = []
+
+    def count() -> None:  # the first of every iteration
+        nonlocal iteration
+        iteration += 1
+        if len(steps) < 60:
+            loop.call_soon(count)
+
+    async def step(pause: int) -> None:
+        for _ in range(5):
+            if stile.closed:
+                await stile.turn()
+            steps.append(iteration)
+            stile.spend(SLICE)
+            await _iterations(pause)
+
+    loop.call_soon(count)
+    await asyncio.sleep(0)
+    await asyncio.wait_for(asyncio.gather(*(step(pause) for pause in range(12))), 30)
+    assert len(steps) == len(set(steps)) == 60
