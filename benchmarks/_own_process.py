@@ -28,5 +28,6 @@ def figures(file: str, measured: str) -> dict[str, Any]:
         )
     if done.returncode:
         raise RuntimeError(f"{measured}: the measurement failed\n{done.stderr[-4000:]}")
-    found: dict[str, Any] = json.loads([line for line in done.stdout.splitlines() if line.startswith("{")][-1])
+    told = [line for line in done.stdout.splitlines() if line.startswith("{")][-1]
+    found: dict[str, Any] = json.JSONDecoder().raw_decode(told)[0]  # a thread of CrewAI's may print behind it
     return found
