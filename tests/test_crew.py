@@ -22,14 +22,17 @@ TOPICS = [{"topic": f"topic {index}"} for index in range(6)]
 
 
 class Held(ScriptedLLM):
-    """Holds each answer until ``let_go``; knows how many are inside and how many were cancelled."""
+    """Holds each answer until ``let_go``, or only those to messages with the text `at`; knows how many are inside and
+    how many were cancelled."""
 
-    def __init__(self, script: Any = crews.echo) -> None:
+    def __init__(self, script: Any = crews.echo, at: str = "") -> None:
         super().__init__(script)
-        self.__dict__.update(inside=0, most=0, cancelled=0, asked=[], open=asyncio.Event())
+        self.__dict__.update(at=at, inside=0, most=0, cancelled=0, asked=[], open=asyncio.Event())
 
     async def acall(self, messages: Any, *args: Any, **kwargs: Any) -> Any:
         state = self.__dict__
+        if state["at"] not in str(messages):
+            return await super().acall(messages, *args, **kwargs)
         state["asked"].append(messages)
         state["inside"] += 1
         state["most"] = max(state["most"], state["inside"])

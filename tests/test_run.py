@@ -105,13 +105,7 @@ async def test_a_cancel_comes_through_a_timeout() -> None:
 
 
 async def test_in_a_batch_each_run_has_its_own_timeout() -> None:
-    class Slow(Held):
-        async def acall(self, messages: Any, *args: Any, **kwargs: Any) -> Any:
-            if "topic 1" in str(messages):
-                return await super().acall(messages, *args, **kwargs)
-            return await ScriptedLLM.acall(self, messages, *args, **kwargs)
-
-    crew = AsyncCrew(crews.crew(llm=Slow()))
+    crew = AsyncCrew(crews.crew(llm=Held(at="topic 1")))
     results = await asyncio.wait_for(
         crew.kickoff_for_each(TOPICS[:3], timeout=2.0, return_exceptions=True, priority=-1), 20
     )
@@ -222,13 +216,7 @@ async def test_the_state_of_a_run_that_failed_says_why() -> None:
 
 
 async def test_the_state_of_a_run_on_its_way_has_what_is_done_and_what_is_being_said() -> None:
-    class Second(Held):
-        async def acall(self, messages: Any, *args: Any, **kwargs: Any) -> Any:
-            if "Step 1" in str(messages):
-                return await super().acall(messages, *args, **kwargs)
-            return await ScriptedLLM.acall(self, messages, *args, **kwargs)
-
-    llm = Second()
+    llm = Held(at="Step 1")
     run = AsyncCrew(crews.crew(llm=llm, tasks=2)).start(TOPICS[0])
     await until(lambda: llm.__dict__["inside"])
     state = run.state()
@@ -275,13 +263,7 @@ async def test_the_crew_inside_a_run_is_not_the_run() -> None:
 
 @pytest.mark.parametrize(("order", "side_by_side", "first"), [("graph", (), ["1", "2"]), ("listed", (0, 1), ["1"])])
 async def test_the_outputs_so_far_are_in_the_order_of_the_list(order: Any, side_by_side: Any, first: Any) -> None:
-    class Uneven(Held):
-        async def acall(self, messages: Any, *args: Any, **kwargs: Any) -> Any:
-            if "Job about 0" in str(messages):
-                return await super().acall(messages, *args, **kwargs)
-            return await ScriptedLLM.acall(self, messages, *args, **kwargs)
-
-    llm = Uneven()
+    llm = Held(at="Job about 0")
     worker = crews.agent(llm=llm)
     tasks = [
         crews.task(worker, description=f"Job about {n}.", context=[], async_execution=n in side_by_side)

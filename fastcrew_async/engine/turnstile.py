@@ -50,7 +50,6 @@ class Turnstile:
         "_admitted",
         "_armed",
         "_arrivals",
-        "_coming",
         "_inside",
         "_places",
         "_spent",
@@ -70,9 +69,8 @@ class Turnstile:
         self._step = slice_seconds  # running mean of what one step takes
         self._armed = False
         self._admitted = False
-        self._coming = 0  # who are let through, and have not had their step
         self._inside = False
-        self._places: set[object] = set()
+        self._places: set[object] = set()  # of those who wait, and of those who are let through and have yet to go
         self._waiting: list[tuple[Rank, int, asyncio.Future[None]]] = []  # a heap: rank of the run, arrival
         self._arrivals = itertools.count()
         self.steps = 0
@@ -84,7 +82,7 @@ class Turnstile:
         """Whether the next step has to wait."""
         if not self.slice or self._inside:
             return False
-        return self._spent >= self.slice or bool(self._waiting or self._coming)
+        return self._spent >= self.slice or bool(self._places)
 
     def enter(self) -> float:
         """Begin a step that may contain others, whose first needs no turn of its own; give the result to `leave`."""
@@ -124,8 +122,6 @@ class Turnstile:
                     await future
                 finally:
                     self._places.discard(future)
-                    if future.done() and not future.cancelled():
-                        self._coming -= 1
                 # How many are admitted goes by the mean of all steps; those that ran first may have been longer ones.
                 if self._spent < self.slice:
                     return
@@ -153,7 +149,6 @@ class Turnstile:
             future = heappop(self._waiting)[2]
             if not future.done():  # a cancelled step gives its place away
                 future.set_result(None)
-                self._coming += 1
                 places -= 1
         if self._waiting or self._spent >= self.slice:
             self._arm()

@@ -218,9 +218,8 @@ async def test_a_run_cancelled_while_it_waits_for_its_turn_ends_there(monkeypatc
             raise
         log.append("went on")
 
-    blocker = asyncio.get_running_loop().create_future()
-    stile._waiting.append(((-1, 0), 0, blocker))  # somebody is before it
-    stile._armed = True  # and no iteration comes
+    stile._armed = True  # no iteration comes
+    stile.spend(SLICE)
     task = asyncio.create_task(drive(work()))
     await asyncio.sleep(0)
     assert log == []
