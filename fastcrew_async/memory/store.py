@@ -24,7 +24,7 @@ from crewai.memory.types import MemoryRecord, ScopeInfo
 from fastcrew_async import runtime
 from fastcrew_async._native import Memories, Runtime
 from fastcrew_async.errors import ForkedProcessError
-from fastcrew_async.memory import rows, similarity
+from fastcrew_async.memory import compaction, rows, similarity
 from fastcrew_async.memory.words import WordEmbedder, unwrapped
 
 __all__ = ["MemoryStats", "MemoryStore"]
@@ -64,6 +64,7 @@ class _Folder:
         self.owner = owner
         self.settings = (readers, busy_timeout)
         self.core = Memories(owner, path, readers, busy_timeout)
+        self.upkeep = compaction.Upkeep()
         self.users: weakref.WeakSet[MemoryStore] = weakref.WeakSet()
 
 
@@ -185,11 +186,13 @@ class MemoryStore:
         """Put records in the place of all that have their ids, in one step: no search sees a part of it."""
         if records:
             self._core().replace_sync(map(rows.incoming, records))
+            self._tidy(len(records))
 
     async def areplace(self, records: Sequence[MemoryRecord]) -> None:
         """The async twin of ``replace``."""
         if records:
             await self._core().replace(map(rows.incoming, records))
+            await self._atidy(len(records))
 
     def touch_records(self, record_ids: Sequence[str]) -> None:
         """Set ``last_accessed`` of these records to now."""
@@ -341,7 +344,7 @@ class MemoryStore:
         ``categories`` or ``metadata_filter`` also what is not among ``record_ids``.
         """
         asked = _doomed(scope_prefix, categories, record_ids, older_than, metadata_filter)
-        return int(self._core().delete_sync(*asked))
+        return self._delete(asked)
 
     async def adelete(
         self,
@@ -353,7 +356,7 @@ class MemoryStore:
     ) -> int:
         """The async twin of ``delete``."""
         asked = _doomed(scope_prefix, categories, record_ids, older_than, metadata_filter)
-        return int(await self._core().delete(*asked))
+        return await self._adelete(asked)
 
     def list_records(self, scope_prefix: str | None = None, limit: int = 200, offset: int = 0) -> list[MemoryRecord]:
         """The records of a scope and of those below, the newest first."""
@@ -408,11 +411,11 @@ class MemoryStore:
     def reset(self, scope_prefix: str | None = None) -> None:
         """Delete what lies in a scope and in those below; without a scope everything, and the vectors' length is free
         again."""
-        self._core().delete_sync(*_reset(scope_prefix))
+        self._delete(_reset(scope_prefix))
 
     async def areset(self, scope_prefix: str | None = None) -> None:
         """The async twin of ``reset``."""
-        await self._core().delete(*_reset(scope_prefix))
+        await self._adelete(_reset(scope_prefix))
 
     # --- the files ----------------------------------------------------------------------------------------------------
 
@@ -426,26 +429,17 @@ class MemoryStore:
         if folder := self._leave():
             await folder.core.close()
 
-    def compact(self, slice_size: int = 256) -> int:
+    def compact(self, slice_size: int = compaction.SLICE) -> int:
         """Give the places of deleted vectors back, in slices of so many vectors, between which others write; tells how
-        many files were removed. A file is rewritten when a fifth of it is gone, but for the one that is written to."""
-        removed = 0
-        for base in _fragmented(self._core().sizes_sync()):
-            at: int | None = 0
-            while at is not None:
-                at = self._core().compact_sync(base, at, slice_size)
-            removed += 1
-        return removed
+        many files were removed. A file is rewritten when a fifth of it is gone, but for the one that is written to.
 
-    async def acompact(self, slice_size: int = 256) -> int:
+        Deletions and updates do it by themselves where half of a file is gone.
+        """
+        return compaction.drive(self._core(), compaction.compact(slice_size))
+
+    async def acompact(self, slice_size: int = compaction.SLICE) -> int:
         """The async twin of ``compact``."""
-        removed = 0
-        for base in _fragmented(await self._core().sizes()):
-            at: int | None = 0
-            while at is not None:
-                at = await self._core().compact(base, at, slice_size)
-            removed += 1
-        return removed
+        return await compaction.adrive(self._core(), compaction.compact(slice_size))
 
     def stats(self) -> MemoryStats:
         """Sizes and counts of the store."""
@@ -457,6 +451,24 @@ class MemoryStore:
         core = self._core()
         sizes = await core.sizes()
         return MemoryStats._make([*sizes[:-1], *core.writes()])
+
+    def _delete(self, doomed: Any) -> int:
+        count = int(self._core().delete_sync(*doomed))
+        self._tidy(count)
+        return count
+
+    async def _adelete(self, doomed: Any) -> int:
+        count = int(await self._core().delete(*doomed))
+        await self._atidy(count)
+        return count
+
+    def _tidy(self, removed: int) -> None:
+        if removed and (folder := self._folder):
+            compaction.drive(folder.core, folder.upkeep.after(removed))
+
+    async def _atidy(self, removed: int) -> None:
+        if removed and (folder := self._folder):
+            await compaction.adrive(folder.core, folder.upkeep.after(removed))
 
     def _worded(self, text: str, vector: Sequence[float], method: str, asked: Any, limit: int) -> tuple[Any, ...]:
         near = (self._metric, rows.vector(vector)) if len(vector) else None
@@ -535,12 +547,6 @@ def _doomed(
 def _reset(scope_prefix: str | None) -> tuple[Any, Any, Any, bool]:
     prefix = _prefix(scope_prefix)
     return None, None, None if prefix is None else (prefix, f"{prefix}/\uffff"), True
-
-
-def _fragmented(sizes: Any) -> list[int]:
-    """The segments that compaction rewrites."""
-    *_, segments = sizes
-    return [base for base, used, dead in segments[:-1] if used and dead * 5 >= used]
 
 
 def _one(row: rows.Outgoing | None) -> MemoryRecord | None:
