@@ -4,7 +4,9 @@
 //! saves commit in groups and are acknowledged on disk; a search is one read transaction on one of its readers.
 
 mod coming;
+mod compaction;
 mod filter;
+mod found;
 mod insert;
 mod kernels;
 mod porter;
@@ -12,15 +14,17 @@ mod porter;
 mod python;
 #[cfg(feature = "extension-module")]
 mod python_found;
+mod queries;
 mod ranking;
 mod records;
+mod scopes;
 mod search;
 mod segments;
 #[cfg(any(feature = "extension-module", test))]
 mod time;
 mod words;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -30,18 +34,17 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use self::coming::{Coming, Late};
-use self::filter::Filter;
 use self::insert::{Insertion, Kept, Numbers};
 use self::records::{told, Done, Fault};
-use self::search::{nearest, taken, Query};
 use self::segments::Segments;
 use crate::bridge::value::Value;
 use crate::error::Error;
 use crate::store::{Durability, Hook, Options, Store, Task, Work};
 
+pub use found::Found;
 #[cfg(feature = "extension-module")]
 pub use python::PyMemories;
-pub use records::{Found, Record, Wanted};
+pub use records::{Record, Wanted};
 pub use search::Metric;
 pub use words::Method;
 use words::Words;
@@ -49,9 +52,6 @@ use words::Words;
 /// How the dimensions of a vector are bounded: the sums of the codes must fit 32 bits.
 pub const MOST_DIMENSIONS: usize = 65_536;
 
-/// How many of each ranking are fused, at least, and the constant of reciprocal rank fusion.
-const FUSED: usize = 100;
-const RANK: f64 = 60.0;
 /// Pages of SQLite's log (16 MB) after which they are written to the file: a save of many changes the same pages, those of
 /// the indexes, over and over.
 const LOG_PAGES: u32 = 4000;
@@ -335,7 +335,7 @@ impl Memories {
     pub fn get(&self, id: String) -> Result<impl Future<Output = Answer> + Send + 'static, Error> {
         self.read(move |connection, segments| {
             let vectors = records::open_segments(connection, segments)?;
-            Ok(records::by_id(connection, &vectors, &id)?.unwrap_or_default())
+            Ok(found::by_id(connection, &vectors, &id)?.unwrap_or_default())
         })
     }
 
@@ -352,7 +352,7 @@ impl Memories {
             } else {
                 Vec::new()
             };
-            records::list(connection, &vectors, prefix.as_deref(), limit, offset)
+            found::list(connection, &vectors, prefix.as_deref(), limit, offset)
         })
     }
 
@@ -360,21 +360,21 @@ impl Memories {
         &self,
         prefix: Option<String>,
     ) -> Result<impl Future<Output = Answer> + Send + 'static, Error> {
-        self.read(move |connection, _| records::scope_info(connection, prefix.as_deref()))
+        self.read(move |connection, _| scopes::scope_info(connection, prefix.as_deref()))
     }
 
     pub fn scopes(
         &self,
         prefix: Option<String>,
     ) -> Result<impl Future<Output = Answer> + Send + 'static, Error> {
-        self.read(move |connection, _| records::scopes(connection, prefix.as_deref()))
+        self.read(move |connection, _| scopes::scopes(connection, prefix.as_deref()))
     }
 
     pub fn categories(
         &self,
         prefix: Option<String>,
     ) -> Result<impl Future<Output = Answer> + Send + 'static, Error> {
-        self.read(move |connection, _| records::categories(connection, prefix.as_deref()))
+        self.read(move |connection, _| scopes::categories(connection, prefix.as_deref()))
     }
 
     pub fn count(
@@ -382,170 +382,7 @@ impl Memories {
         prefix: Option<String>,
     ) -> Result<impl Future<Output = Answer> + Send + 'static, Error> {
         self.read(move |connection, _| {
-            Ok(Value::Int(records::counted(connection, prefix.as_deref())?))
-        })
-    }
-
-    /// The nearest records with their scores, those of at least `least`.
-    pub fn search(
-        &self,
-        metric: Metric,
-        vector: Vec<f32>,
-        wanted: Wanted,
-        limit: usize,
-        least: f64,
-    ) -> Result<impl Future<Output = Answer> + Send + 'static, Error> {
-        finite(&vector, "the query's vector")?;
-        self.read(move |connection, segments| {
-            let stored = comparable(connection, &vector)?;
-            let mut found = Vec::new();
-            let filter = match records::filter(connection, &wanted)? {
-                Some(filter) if stored != 0 && limit > 0 => filter,
-                _ => return Ok(Value::List(found)),
-            };
-            let open = records::open_segments(connection, segments)?;
-            let next_slot = records::setting(connection, "next_slot")? as u64;
-            let query = Query::new(metric, vector.clone());
-            // A few more than wanted, for hints that turn out to be stale.
-            let mut want = limit.saturating_add(8);
-            loop {
-                let (hits, all) = nearest(&open, next_slot, &query, &filter, want);
-                for hit in hits {
-                    let score = metric.score(hit.nearness);
-                    if found.len() == limit || score < least {
-                        return Ok(Value::List(found));
-                    }
-                    match records::by_row(connection, &open, hit.row)? {
-                        Some(record) => found.push(Value::Tuple(vec![record, Value::Float(score)])),
-                        None => segments.bury(hit.slot),
-                    }
-                }
-                if found.len() == limit || all {
-                    return Ok(Value::List(found));
-                }
-                found.clear();
-                want = want.saturating_mul(2);
-            }
-        })
-    }
-
-    /// What `wanted` takes, from slot `first` on, `most` vectors at most: their rows and their numbers, packed, and the
-    /// slot to go on at, None at the end. A vector that compaction moves meanwhile is met again, never missed.
-    pub fn candidates(
-        &self,
-        vector: Vec<f32>,
-        wanted: Wanted,
-        first: u64,
-        most: usize,
-    ) -> Result<impl Future<Output = Answer> + Send + 'static, Error> {
-        finite(&vector, "the query's vector")?;
-        self.read(move |connection, segments| {
-            let stored = comparable(connection, &vector)?;
-            let (mut rows, mut numbers, mut next) = (Vec::new(), Vec::new(), None);
-            if let Some(filter) = records::filter(connection, &wanted)?.filter(|_| stored != 0) {
-                let open = records::open_segments(connection, segments)?;
-                let next_slot = records::setting(connection, "next_slot")? as u64;
-                next = taken(&open, next_slot, &filter, first, most, |row, vector| {
-                    rows.extend(row.to_le_bytes());
-                    numbers.extend_from_slice(vector);
-                });
-            }
-            Ok(Value::Tuple(vec![
-                Value::Bytes(rows),
-                Value::Bytes(numbers),
-                next.map_or(Value::None, |slot| Value::Int(slot as i64)),
-            ]))
-        })
-    }
-
-    /// The records of these rows; None for one that is gone.
-    pub fn at_rows(
-        &self,
-        rows: Vec<i64>,
-    ) -> Result<impl Future<Output = Answer> + Send + 'static, Error> {
-        self.read(move |connection, segments| {
-            let open = records::open_segments(connection, segments)?;
-            let found = rows
-                .iter()
-                .map(|row| Ok(records::by_row(connection, &open, *row)?.unwrap_or_default()));
-            Ok(Value::List(found.collect::<Done<_>>()?))
-        })
-    }
-
-    /// The records that have words of a text, the best first; with a vector, by both, fused by reciprocal ranks.
-    pub fn by_words(
-        &self,
-        text: String,
-        method: Method,
-        stemmed: bool,
-        near: Option<(Metric, Vec<f32>)>,
-        wanted: Wanted,
-        limit: usize,
-    ) -> Result<impl Future<Output = Answer> + Send + 'static, Error> {
-        if let Some((_, vector)) = &near {
-            finite(vector, "the query's vector")?;
-        }
-        let words = Arc::clone(&self.words);
-        self.read(move |connection, segments| {
-            let Some(filter) = records::filter(connection, &wanted)?.filter(|_| limit > 0) else {
-                return Ok(Value::List(Vec::new()));
-            };
-            // More than are wanted: what one ranking puts low the other may put high.
-            let deep = if near.is_some() {
-                limit.saturating_mul(4).max(FUSED)
-            } else {
-                limit
-            };
-            let by_word = ranked(
-                &words[usize::from(stemmed)],
-                connection,
-                &text,
-                method,
-                &filter,
-                deep,
-            )?;
-            let open = records::open_segments(connection, segments)?;
-            let best = match &near {
-                None => by_word,
-                Some((metric, vector)) => {
-                    let stored = records::setting(connection, "dim")? as usize;
-                    if stored != 0 && stored != vector.len() {
-                        return Err(Error::Dimension {
-                            stored,
-                            given: vector.len(),
-                        }
-                        .into());
-                    }
-                    let next_slot = records::setting(connection, "next_slot")? as u64;
-                    let hits = if stored == 0 {
-                        Vec::new()
-                    } else {
-                        nearest(
-                            &open,
-                            next_slot,
-                            &Query::new(*metric, vector.clone()),
-                            &filter,
-                            deep,
-                        )
-                        .0
-                    };
-                    fused(
-                        &hits.iter().map(|hit| hit.row).collect::<Vec<_>>(),
-                        &by_word,
-                    )
-                }
-            };
-            let mut found = Vec::new();
-            for (row, score) in best {
-                if found.len() == limit {
-                    break;
-                }
-                // The index may have followed a later moment than this reader sees, and a slot may be stale.
-                if let Some(record) = records::by_row(connection, &open, row)? {
-                    found.push(Value::Tuple(vec![record, Value::Float(score)]));
-                }
-            }
-            Ok(Value::List(found))
+            Ok(Value::Int(scopes::counted(connection, prefix.as_deref())?))
         })
     }
 
@@ -558,7 +395,7 @@ impl Memories {
         most: usize,
     ) -> Result<impl Future<Output = Answer> + Send + 'static, Error> {
         let written = self.write(move |connection, segments| {
-            let next = records::move_slice(connection, segments, base, from, most)?;
+            let next = compaction::move_slice(connection, segments, base, from, most)?;
             Ok(next.map_or(Value::None, |next| Value::Int(next as i64)))
         })?;
         let segments = Arc::clone(&self.segments);
@@ -572,7 +409,7 @@ impl Memories {
     }
 
     pub fn sizes(&self) -> Result<impl Future<Output = Answer> + Send + 'static, Error> {
-        self.read(records::sizes)
+        self.read(compaction::sizes)
     }
 
     pub fn close(&self) -> impl Future<Output = Answer> + Send + 'static {
@@ -598,49 +435,6 @@ fn prepare(connection: &Connection, segments: &Segments) -> Done<()> {
         .collect();
     segments.keep_only(&kept, true);
     Ok(())
-}
-
-/// The length of the stored vectors, 0 where there are none; one of another length is compared with none of them.
-fn comparable(connection: &Connection, vector: &[f32]) -> Done<usize> {
-    let stored = records::setting(connection, "dim")? as usize;
-    let given = vector.len();
-    if stored != 0 && stored != given {
-        return Err(Error::Dimension { stored, given }.into());
-    }
-    Ok(stored)
-}
-
-fn ranked(
-    words: &RwLock<Words>,
-    connection: &Connection,
-    text: &str,
-    method: Method,
-    filter: &Filter,
-    want: usize,
-) -> Done<Vec<(i64, f64)>> {
-    {
-        let index = words.read().unwrap_or_else(PoisonError::into_inner);
-        if index.is_current(connection)? {
-            return Ok(index.rank(text, method, filter, want));
-        }
-    }
-    let mut index = words.write().unwrap_or_else(PoisonError::into_inner);
-    index.follow(connection)?;
-    Ok(index.rank(text, method, filter, want))
-}
-
-/// Reciprocal rank fusion; 1 where both rankings put a row first.
-fn fused(near: &[i64], by_word: &[(i64, f64)]) -> Vec<(i64, f64)> {
-    let mut scores: HashMap<i64, f64> = HashMap::new();
-    let rankings = [near.to_vec(), by_word.iter().map(|(row, _)| *row).collect()];
-    for ranking in rankings {
-        for (place, row) in ranking.into_iter().enumerate() {
-            *scores.entry(row).or_default() += (RANK + 1.0) / (RANK + 1.0 + place as f64) / 2.0;
-        }
-    }
-    let mut best: Vec<(i64, f64)> = scores.into_iter().collect();
-    best.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-    best
 }
 
 fn slots_list(slots: Vec<u64>) -> Value {

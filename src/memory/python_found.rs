@@ -5,7 +5,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyFloat, PyInt, PyList, PyString};
 
-use super::records::Found;
+use super::found::Found;
 
 /// The fields in the order of the class, but for the embedding.
 const FIELDS: [&str; 10] = [

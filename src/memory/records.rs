@@ -6,12 +6,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use rusqlite::{params, Connection, OptionalExtension, Row};
+use rusqlite::{params, Connection, OptionalExtension};
 
 use super::filter::{Filter, Members};
-use super::insert::{Counts, Run};
-use super::segments::{Segment, Segments, DEAD};
-use crate::bridge::value::Value;
+use super::insert::Counts;
+use super::scopes::counted;
+use super::segments::{Segment, Segments};
 use crate::error::{DatabaseErrorKind as Kind, Error};
 use crate::store::failure::failure;
 
@@ -137,7 +137,7 @@ pub fn named(connection: &Connection, text: &str) -> Done<Option<i64>> {
 }
 
 /// The texts between which all lie that begin with `prefix`.
-fn range(prefix: &str) -> (String, String) {
+pub fn range(prefix: &str) -> (String, String) {
     (prefix.to_owned(), format!("{prefix}\u{10ffff}"))
 }
 
@@ -183,7 +183,7 @@ pub fn remove(connection: &Connection, segments: &Segments, rows: &[i64]) -> Don
 
 /// Removes everything. The vectors' files go with their rows; `forget` lets the next vectors have another length.
 pub fn clear(connection: &Connection, forget: bool) -> Done<i64> {
-    let count = total(connection)?;
+    let count = counted(connection, None)?;
     // A negative row stands for all rows up to it.
     connection.execute_batch(
         "INSERT INTO gone (row) SELECT -max(row) FROM record HAVING max(row) IS NOT NULL;
@@ -194,11 +194,6 @@ pub fn clear(connection: &Connection, forget: bool) -> Done<i64> {
         set(connection, "dim", 0)?;
     }
     Ok(count)
-}
-
-fn total(connection: &Connection) -> Done<i64> {
-    let mut statement = connection.prepare_cached("SELECT coalesce(sum(records), 0) FROM scope")?;
-    Ok(statement.query_row([], |row| row.get(0))?)
 }
 
 fn column(connection: &Connection, sql: &str, values: impl rusqlite::Params) -> Done<Vec<i64>> {
@@ -343,277 +338,4 @@ pub fn open_segments(connection: &Connection, segments: &Segments) -> Done<Vec<A
         })
     });
     opened.collect()
-}
-
-// CROSS JOIN: the records lead, whatever the planner thinks of the few scopes.
-const COLUMNS: &str = "SELECT r.id, r.content, s.path, r.categories, r.metadata, r.importance, r.created, r.accessed, \
-                       n.text, r.private, r.slot FROM record r CROSS JOIN scope s ON s.id = r.scope \
-                       LEFT JOIN name n ON n.id = r.source ";
-
-/// A record on its way to Python, which makes a dictionary of it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Found {
-    texts: String,
-    /// Where each text ends: id, content, scope, categories, metadata, created, accessed, source.
-    ends: [usize; 8],
-    pub importance: f64,
-    pub private: bool,
-    pub sourced: bool,
-    pub vector: Option<Vec<u8>>,
-}
-
-impl Found {
-    fn of(row: &Row<'_>, vectors: &[Arc<Segment>]) -> rusqlite::Result<Self> {
-        let mut texts = [""; 8];
-        for (text, column) in texts.iter_mut().zip([0, 1, 2, 3, 4, 6, 7, 8]) {
-            *text = row.get_ref(column)?.as_str_or_null()?.unwrap_or_default();
-        }
-        let mut end = 0;
-        let ends = texts.map(|text| {
-            end += text.len();
-            end
-        });
-        let slot: Option<i64> = row.get(10)?;
-        Ok(Self {
-            texts: texts.concat(),
-            ends,
-            importance: row.get(5)?,
-            private: row.get(9)?,
-            sourced: !texts[7].is_empty(),
-            vector: slot.and_then(|slot| vector(vectors, slot as u64)),
-        })
-    }
-
-    /// The text of this number; the source begins with its kind.
-    pub fn text(&self, number: usize) -> &str {
-        let from = number.checked_sub(1).map_or(0, |before| self.ends[before]);
-        &self.texts[from..self.ends[number]]
-    }
-}
-
-fn record(row: &Row<'_>, vectors: &[Arc<Segment>]) -> rusqlite::Result<Value> {
-    Ok(Value::Record(Box::new(Found::of(row, vectors)?)))
-}
-
-fn vector(segments: &[Arc<Segment>], slot: u64) -> Option<Vec<u8>> {
-    let after = segments.partition_point(|segment| segment.base <= slot);
-    let segment = &segments[after.checked_sub(1)?];
-    let is_here = segment.holds(slot);
-    is_here.then(|| segment.numbers((slot - segment.base) as usize).to_vec())
-}
-
-pub fn by_row(connection: &Connection, vectors: &[Arc<Segment>], row: i64) -> Done<Option<Value>> {
-    let mut statement = connection.prepare_cached(&format!("{COLUMNS} WHERE r.row = ?1"))?;
-    Ok(statement
-        .query_row([row], |row| record(row, vectors))
-        .optional()?)
-}
-
-pub fn by_id(connection: &Connection, vectors: &[Arc<Segment>], id: &str) -> Done<Option<Value>> {
-    let mut statement =
-        connection.prepare_cached(&format!("{COLUMNS} WHERE r.id = ?1 ORDER BY r.row LIMIT 1"))?;
-    Ok(statement
-        .query_row([id], |row| record(row, vectors))
-        .optional()?)
-}
-
-/// The newest first.
-pub fn list(
-    connection: &Connection,
-    vectors: &[Arc<Segment>],
-    prefix: Option<&str>,
-    limit: i64,
-    offset: i64,
-) -> Done<Value> {
-    const ORDER: &str = "ORDER BY r.created DESC, r.row DESC LIMIT ?1 OFFSET ?2";
-    let collect = |sql: String, values: &[&dyn rusqlite::ToSql]| -> Done<Value> {
-        let mut statement = connection.prepare_cached(&sql)?;
-        let found = statement.query_map(values, |row| record(row, vectors))?;
-        Ok(Value::List(found.collect::<Result<_, _>>()?))
-    };
-    let Some(prefix) = prefix else {
-        return collect(format!("{COLUMNS} {ORDER}"), &[&limit, &offset]);
-    };
-    let (from, until) = range(prefix);
-    let inside: i64 = connection
-        .prepare_cached(
-            "SELECT coalesce(sum(records), 0) FROM scope WHERE path >= ?1 AND path < ?2",
-        )?
-        .query_row([&from, &until], |row| row.get(0))?;
-    // Where much of the store is in the scope, the newest of it are soon met among the newest of all.
-    let by_time = if inside.saturating_mul(8) > total(connection)? {
-        "+"
-    } else {
-        ""
-    };
-    let place =
-        format!("WHERE {by_time}r.scope IN (SELECT id FROM scope WHERE path >= ?3 AND path < ?4)");
-    collect(
-        format!("{COLUMNS} {place} {ORDER}"),
-        &[&limit, &offset, &from, &until],
-    )
-}
-
-/// `(scopes with their counts, categories, oldest, newest)` of what lies in a scope.
-pub fn scope_info(connection: &Connection, prefix: Option<&str>) -> Done<Value> {
-    let (oldest, newest): (Option<String>, Option<String>) = match prefix {
-        None => connection
-            .prepare_cached(
-                "SELECT (SELECT min(created) FROM record), (SELECT max(created) FROM record)",
-            )?
-            .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?,
-        Some(prefix) => {
-            let (from, until) = range(prefix);
-            connection
-                .prepare_cached(
-                    "SELECT min((SELECT min(created) FROM record WHERE scope = s.id)), \
-                     max((SELECT max(created) FROM record WHERE scope = s.id)) \
-                     FROM scope s WHERE s.path >= ?1 AND s.path < ?2 AND s.records > 0",
-                )?
-                .query_row([&from, &until], |row| Ok((row.get(0)?, row.get(1)?)))?
-        }
-    };
-    let text = |text: Option<String>| text.map_or(Value::None, Value::Text);
-    Ok(Value::Tuple(vec![
-        scopes(connection, prefix)?,
-        categories(connection, prefix)?,
-        text(oldest),
-        text(newest),
-    ]))
-}
-
-/// The scopes that have records, with their counts.
-pub fn scopes(connection: &Connection, prefix: Option<&str>) -> Done<Value> {
-    let (from, until) = range(prefix.unwrap_or_default());
-    pairs(
-        connection,
-        "SELECT path, records FROM scope WHERE (?1 = '' OR path >= ?1 AND path < ?2) AND records > 0 ORDER BY path",
-        &from,
-        &until,
-        0,
-    )
-}
-
-/// The categories of what lies in a scope, with their counts.
-pub fn categories(connection: &Connection, prefix: Option<&str>) -> Done<Value> {
-    let (from, until) = range(prefix.unwrap_or_default());
-    pairs(
-        connection,
-        "SELECT n.text, sum(t.uses) FROM scope_tag t JOIN name n ON n.id = t.tag WHERE t.uses > 0 AND substr(n.text, 1, 1) = 'c' \
-         AND (?1 = '' OR t.scope IN (SELECT id FROM scope WHERE path >= ?1 AND path < ?2)) GROUP BY t.tag",
-        &from,
-        &until,
-        1,
-    )
-}
-
-fn pairs(connection: &Connection, sql: &str, from: &str, until: &str, cut: usize) -> Done<Value> {
-    let mut statement = connection.prepare_cached(sql)?;
-    let found = statement.query_map([from, until], |row| {
-        let text: String = row.get(0)?;
-        Ok(Value::Tuple(vec![
-            Value::Text(text[cut..].to_owned()),
-            Value::Int(row.get(1)?),
-        ]))
-    })?;
-    Ok(Value::List(found.collect::<Result<_, _>>()?))
-}
-
-pub fn counted(connection: &Connection, prefix: Option<&str>) -> Done<i64> {
-    let Some(prefix) = prefix else {
-        return total(connection);
-    };
-    let (from, until) = range(prefix);
-    let mut statement = connection.prepare_cached(
-        "SELECT coalesce(sum(records), 0) FROM scope WHERE path >= ?1 AND path < ?2",
-    )?;
-    Ok(statement.query_row([from, until], |row| row.get(0))?)
-}
-
-/// Moves up to `most` vectors of a segment to new slots, beginning at its slot `from`; gives the slot to go on at. None:
-/// a whole turn has found none left, the segment is gone. The old slots stay as they are, for who reads an earlier moment.
-pub fn move_slice(
-    connection: &Connection,
-    segments: &Segments,
-    base: u64,
-    from: usize,
-    most: usize,
-) -> Done<Option<usize>> {
-    let listed = list_segments(connection)?;
-    let next_slot = setting(connection, "next_slot")? as u64;
-    let Some(place) = listed.iter().position(|(first, ..)| *first == base) else {
-        return Ok(None);
-    };
-    if place == listed.len() - 1 {
-        let text = "the last segment is being written to: it is compacted when it is full";
-        return Err(Error::Invalid(text.into()).into());
-    }
-    let (_, capacity, dim) = listed[place];
-    let segment = segments.get(base, capacity, dim)?;
-    let mut run = Run::new(connection, segments);
-    let mut moved = 0;
-    let mut at = from;
-    while at < segment.used(next_slot) && moved < most {
-        let entry = segment.entry(at);
-        let slot = (base + at as u64) as i64;
-        let live = entry.flags & DEAD == 0
-            && connection
-                .prepare_cached("SELECT 1 FROM record WHERE row = ?1 AND slot = ?2")?
-                .exists([entry.row, slot])?;
-        if live {
-            let to = run.place(dim)? as i64;
-            connection
-                .prepare_cached("UPDATE record SET slot = ?2 WHERE row = ?1")?
-                .execute([entry.row, to])?;
-            run.slots
-                .add_coded(entry, segment.codes(at), segment.vector(at));
-            moved += 1;
-        }
-        at += 1;
-    }
-    run.finish()?;
-    if moved > 0 {
-        return Ok(Some(at));
-    }
-    if from > 0 {
-        return Ok(Some(0));
-    }
-    connection.execute("DELETE FROM segment WHERE base = ?1", [base as i64])?;
-    connection.execute(
-        "DELETE FROM gone WHERE number <= (SELECT max(number) FROM gone) - 100000",
-        [],
-    )?;
-    Ok(None)
-}
-
-/// `(records, dimensions, slots, dead slots, [(base, slots, dead)], bytes of records, of that free, bytes of vectors)`.
-pub fn sizes(connection: &Connection, segments: &Segments) -> Done<Value> {
-    let next_slot = setting(connection, "next_slot")? as u64;
-    let (mut slots, mut dead, mut bytes) = (0, 0, 0);
-    let mut each = Vec::new();
-    for segment in open_segments(connection, segments)? {
-        let used = segment.used(next_slot);
-        let gone = (0..used)
-            .filter(|index| segment.entry(*index).flags & DEAD != 0)
-            .count();
-        slots += used as i64;
-        dead += gone as i64;
-        bytes += (used * segment.slot_bytes()) as i64;
-        let place = [segment.base as i64, used as i64, gone as i64];
-        each.push(Value::Tuple(place.map(Value::Int).to_vec()));
-    }
-    let pragma = |name: &str| connection.query_row(name, [], |row| row.get::<_, i64>(0));
-    let page = pragma("PRAGMA page_size")?;
-    let numbers = [
-        total(connection)?,
-        setting(connection, "dim")?,
-        slots,
-        dead,
-        pragma("PRAGMA page_count")? * page,
-        pragma("PRAGMA freelist_count")? * page,
-        bytes,
-    ];
-    let mut told = numbers.map(Value::Int).to_vec();
-    told.push(Value::List(each));
-    Ok(Value::Tuple(told))
 }
