@@ -21,6 +21,8 @@ SLICE = 256
 """Vectors that are moved in one transaction, at most."""
 _LEAST = 32
 """Vectors that are worth a transaction."""
+_MOST = 2048
+"""Vectors that one transaction moves for others, at most."""
 
 
 def drive(core: Any, steps: Steps[T]) -> T:
@@ -69,11 +71,13 @@ class Upkeep:
 
     Who removes records moves up to two vectors for each in return: so the work comes in parts as large as the removals,
     and ends with their calls. It keeps up, as a file of which half is gone has one vector to move for each removed.
+    One at a time does it, with the vectors of those who remove meanwhile added to its own transactions.
     """
 
     def __init__(self) -> None:
         self._removed = 0  # since the sizes were looked at
         self._enough = 0  # to look at them: a share of all, as looking goes over all
+        self._owed = 0  # vectors that those have not moved who met another at it
         self._files: list[int] = []
         self._at = 0
         self._turn = threading.Lock()
@@ -82,6 +86,7 @@ class Upkeep:
         """What is to be done after so many records were removed. What fails is logged, and tried again later."""
         self._removed += removed
         if not self._turn.acquire(blocking=False):
+            self._owed += 2 * removed
             return
         try:
             if not self._files and self._removed >= self._enough:
@@ -90,12 +95,18 @@ class Upkeep:
                 self._removed, self._enough = 0, sizes[2] // 20
             moves = max(2 * removed, _LEAST)
             while self._files and moves > 0:
-                most = min(moves, SLICE)
-                at = yield "compact", self._files[0], self._at, most
+                own, others = min(moves, SLICE), min(self._owed, _MOST)
+                self._owed -= others
+                at = yield "compact", self._files[0], self._at, own + others
                 if at is None:
                     del self._files[0]
                 self._at = at or 0
-                moves -= most if at else 0  # it went over the file and found none
+                if at:
+                    moves -= own
+                else:  # it went over the file and found none
+                    self._owed += others
+            if not self._files:
+                self._owed = 0
         except Exception as error:
             self._files = []
             _logger.warning("Deleted vectors were not given back, later deletions try it again: %r", error)

@@ -9,7 +9,7 @@ import pytest
 
 from fastcrew_async._fallback import memory as twin
 from fastcrew_async._fallback.runtime import Runtime
-from fastcrew_async.memory import rows
+from fastcrew_async.memory import compaction, rows
 from fastcrew_async.memory.store import MemoryStore
 from tests.memory.records import record, unit
 
@@ -121,6 +121,19 @@ def test_what_fails_is_logged_and_tried_again(
     for n in range(150, 230, 20):
         assert store.delete(record_ids=[f"r{m}" for m in range(n, n + 20)]) == 20
     assert store.stats().slots < 300
+
+
+def test_who_is_at_it_moves_for_those_who_remove_meanwhile() -> None:
+    upkeep = compaction.Upkeep()
+    first = upkeep.after(200)
+    assert next(first) == ("sizes",)
+    sizes = (312, 8, 512, 200, 0, 0, 0, [(0, 256, 200), (256, 256, 0)])
+    assert first.send(sizes) == ("compact", 0, 0, 256)
+    assert list(upkeep.after(30)) == []
+    assert first.send(100) == ("compact", 0, 100, 144 + 60)
+    assert first.send(0) == ("compact", 0, 0, 144 + 60)  # none were left to move: they are owed still
+    with pytest.raises(StopIteration):
+        first.send(None)
 
 
 class _Replaced:
