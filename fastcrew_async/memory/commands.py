@@ -22,12 +22,18 @@ Scope = Annotated[str | None, typer.Option(help="What a record's scope begins wi
 
 def _store(path: Path | None) -> MemoryStore:
     # Here and not above, so that --help does not wait for CrewAI's import.
+    from fastcrew_async.errors import DatabaseError
     from fastcrew_async.memory.store import MemoryStore, default_path
 
     folder = Path(default_path()) if path is None else path
     if not (folder / "records.db").is_file():
         raise typer.BadParameter(f"{folder} holds no memories", param_hint="--path")
-    return MemoryStore(folder)
+    store = MemoryStore(folder)
+    try:
+        store.count()
+    except DatabaseError as error:
+        raise typer.BadParameter(str(error), param_hint="--path") from None
+    return store
 
 
 @app.command()
@@ -59,6 +65,7 @@ def import_(
     path: Folder = None,
 ) -> None:
     """Copy records into a store; those that it has are passed over."""
+    from fastcrew_async.errors import DatabaseError
     from fastcrew_async.memory import transfer
     from fastcrew_async.memory.store import MemoryStore
 
@@ -71,6 +78,8 @@ def import_(
         else:
             with source.open(encoding="utf-8") as file:
                 count = transfer.import_jsonl(store, file)
+    except DatabaseError as error:
+        raise typer.BadParameter(str(error), param_hint="--path") from None
     except (OSError, ValueError) as error:
         raise typer.BadParameter(str(error), param_hint="SOURCE") from None
     typer.echo(f"{count:,} records imported into {store.path}")

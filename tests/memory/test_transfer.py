@@ -65,3 +65,9 @@ def test_the_commands(tmp_path: Path) -> None:
     assert "2 records imported" in run(app, ["memory", "import", str(tmp_path / "lines"), "--path", other]).output
     assert run(app, ["memory", "import", str(tmp_path / "none"), "--path", other]).exit_code == 2
     assert run(app, ["memory", "stats", "--path", str(tmp_path / "none")]).exit_code == 2
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "records.db").write_text("no database, whatever its name says")
+    for command in (["stats"], ["export"], ["compact"], ["import", str(tmp_path / "lines")]):
+        refused = run(app, ["memory", *command, "--path", str(tmp_path / "damaged")])
+        assert refused.exit_code == 2
+        assert "--path" in refused.output
