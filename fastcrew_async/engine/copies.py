@@ -4,13 +4,17 @@ An idle crew runs itself, so that ``task.output`` and ``crew.usage_metrics`` are
 a run takes a copy from the crew's free list, or makes one. A copy shares what is configuration (callbacks, knowledge,
 memory, clients, the rate limit) and has its own of what a run changes: ids, texts with inputs in them, outputs,
 counters, executors, the tool cache, and the token counters of its models.
+
+Crews may share agents and tasks. Where a run of another crew works with one of its agents, an idle crew runs itself
+with copies of its agents; where it works with one of its tasks, the run takes a copy.
 """
 
 from __future__ import annotations
 
 import copy
+import os
 import threading
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 from crewai.agents.cache.cache_handler import CacheHandler
@@ -38,6 +42,9 @@ class Copies:
 
 
 _copies: Beside[Copies] = Beside(Copies)
+_at_work: set[int] = set()
+"""The identities of the agents and tasks, no copies, that runs work with."""
+_lock = threading.Lock()  # of the above
 
 
 class exclusive:
@@ -47,32 +54,41 @@ class exclusive:
     do, and whether a run beside others counts those before it must not hang on who ends first.
     """
 
-    __slots__ = ("_copies", "_crew", "_own", "_taken")
+    __slots__ = ("_claimed", "_copies", "_crew", "_lent", "_own", "_taken")
 
     def __init__(self, crew: Crew) -> None:
         self._crew = crew
         self._copies = _copies.of(crew)
+        self._claimed: set[int] = set()
+        self._lent: _LentAgents | None = None
 
     def __enter__(self) -> Crew:
         copies = self._copies
         with copies.lock:
-            self._own = not copies.running
+            self._own = not copies.running and self._claim({id(task) for task in self._crew.tasks})
             copies.running += 1
             taken = self._crew if self._own else (copies.idle.pop() if copies.idle else None)
         try:
-            if taken is None:
+            if self._own:
+                if not self._claim({id(agent) for agent in _agents(self._crew)}):
+                    self._lent = _LentAgents(self._crew)
+            elif taken is None:
                 taken = copy_of(self._crew)
-            elif not self._own:
+            else:
                 _forget_run(taken)
         except BaseException:
             with copies.lock:
                 copies.running -= 1
+            self._release()
             raise
-        self._taken = taken
-        return taken
+        self._taken = cast(Crew, taken)
+        return self._taken
 
     def __exit__(self, *_: object) -> None:
         copies = self._copies
+        if self._lent is not None:
+            self._lent.give_back()
+        self._release()
         with copies.lock:
             copies.running -= 1
             if self._own:
@@ -82,11 +98,54 @@ class exclusive:
             else:
                 _take_apart(self._taken)
 
+    def _claim(self, parts: set[int]) -> bool:
+        """Take these agents or tasks for this run alone, unless another one works with any of them."""
+        with _lock:
+            if not _at_work.isdisjoint(parts):
+                return False
+            _at_work.update(parts)
+        self._claimed |= parts
+        return True
+
+    def _release(self) -> None:
+        with _lock:
+            _at_work.difference_update(self._claimed)
+
+
+class _LentAgents:
+    """Copies in the places of a crew's agents, until they are given back."""
+
+    def __init__(self, crew: Any) -> None:
+        self._crew = crew
+        self._agents = crew.agents
+        made = _Copy(crew)
+        originals = _agents(crew)
+        copies = {id(agent): made.agent(agent) for agent in originals}
+        self._copies = list(copies.values())
+        self._originals = {id(copies[id(agent)]): agent for agent in originals}
+        put(crew, agents=[copies[id(agent)] for agent in crew.agents])
+        self._replace(copies)
+        for agent in self._copies:
+            _forget_run_of_agent(agent, crew._cache_handler)
+            _forget_counts(agent)
+
+    def give_back(self) -> None:
+        """The crew has its own agents again."""
+        put(self._crew, agents=self._agents)
+        self._replace(self._originals)
+        for agent in self._copies:
+            put(agent, agent_executor=None)  # a cycle
+
+    def _replace(self, others: dict[int, Any]) -> None:
+        for owner, name in ((self._crew, "manager_agent"), *((task, "agent") for task in self._crew.tasks)):
+            other = others.get(id(getattr(owner, name)))
+            if other is not None:
+                put(owner, **{name: other})
+
 
 def copy_of(crew: Crew) -> Crew:
     """A copy that shares the crew's configuration and none of the state that a run changes."""
-    made: Crew = _Copy(crew).crew
-    return made
+    return _Copy().of(crew)
 
 
 def copy_for_input(crew: Crew) -> Crew:
@@ -95,16 +154,21 @@ def copy_for_input(crew: Crew) -> Crew:
     As there, and unlike :func:`copy_of`, the copy shares the counters of the crew's models and tools, and its texts are
     those that the crew has now, with the inputs of its last run in them.
     """
-    made: Crew = _Copy(crew, shares_counts=True).crew
-    return made
+    return _Copy(shares_counts=True).of(crew)
 
 
 class _Copy:
-    def __init__(self, original: Any, *, shares_counts: bool = False) -> None:
+    """Copies of the parts of a crew, each made once; agents belong to `crew`."""
+
+    def __init__(self, crew: Any = None, *, shares_counts: bool = False) -> None:
+        self._crew = crew
         self._shares_counts = shares_counts
         self._made: dict[int, Any] = {}
+
+    def of(self, original: Any) -> Crew:
+        """A copy of the crew."""
         crew: Any = shallow_copy(original)
-        self.crew = crew
+        self._crew = crew
         put(crew, id=uuid4(), security_config=copy.copy(original.security_config))
         if not isinstance(original._task_output_handler, TaskOutputs):
             crew._task_output_handler = original._task_output_handler
@@ -112,15 +176,16 @@ class _Copy:
             crew._task_output_handler = TaskOutputs()
         put(crew, function_calling_llm=self._llm(original.__dict__.get("function_calling_llm")))
         put(crew, manager_llm=self._llm(original.manager_llm))
-        put(crew, agents=[self._agent(agent) for agent in original.agents])
-        put(crew, manager_agent=self._agent(original.manager_agent))
+        put(crew, agents=[self.agent(agent) for agent in original.agents])
+        put(crew, manager_agent=self.agent(original.manager_agent))
         put(crew, tasks=[self._task(task) for task in original.tasks])
-        if shares_counts:
+        if self._shares_counts:
             _begin_from_texts(crew)
-        _forget_run(crew, counts=not shares_counts)
-        if shares_counts:
+        _forget_run(crew, counts=not self._shares_counts)
+        if self._shares_counts:
             for agent in _agents(original):
                 put(self._made[id(agent)], tools_results=list(agent.tools_results))
+        return cast(Crew, crew)
 
     def _llm(self, original: Any) -> Any:
         if not isinstance(original, BaseLLM):
@@ -140,7 +205,8 @@ class _Copy:
             self._made[id(original)] = shallow_copy(original)
         return self._made[id(original)]
 
-    def _agent(self, original: Any) -> Any:
+    def agent(self, original: Any) -> Any:
+        """A copy of the agent."""
         if original is None:
             return None
         if id(original) in self._made:
@@ -150,7 +216,7 @@ class _Copy:
         put(
             agent,
             id=uuid4(),
-            crew=self.crew,
+            crew=self._crew,
             agent_executor=None,
             llm=self._llm(original.llm),
             tools=[self._tool(tool) for tool in original.tools] if original.tools else original.tools,
@@ -172,7 +238,7 @@ class _Copy:
         put(
             task,
             id=uuid4(),
-            agent=self._agent(original.agent),
+            agent=self.agent(original.agent),
             context=[self._task(other) for other in context] if isinstance(context, list) else context,
             tools=[self._tool(tool) for tool in original.tools] if original.tools else original.tools,
             security_config=copy.copy(original.security_config),
@@ -275,3 +341,14 @@ def _forget_uses(tools: Any) -> None:
     for tool in tools or ():
         if getattr(tool, "max_usage_count", None) is not None:
             tool.current_usage_count = 0
+
+
+def _after_fork_in_child() -> None:
+    # Threads of the parent that work with agents, or hold the lock, do not exist here.
+    global _lock
+    _lock = threading.Lock()
+    _at_work.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

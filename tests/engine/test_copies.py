@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import gc
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from crewai import Agent, Crew, Task
 from crewai.tasks.llm_guardrail import LLMGuardrail
 
+from fastcrew_async import AsyncCrew
 from fastcrew_async.engine import copies
 from fastcrew_async.engine.copies import copy_of, exclusive
 from fastcrew_async.engine.drivers import drive_in_place
@@ -209,3 +211,49 @@ def test_the_usage_of_a_copy_is_that_of_its_run_and_the_originals_stays() -> Non
     with exclusive(crew), exclusive(crew) as copied:
         assert run(copied, topic="tea").token_usage.total_tokens == 15
     assert crew.agents[0].llm.get_token_usage_summary().total_tokens == 15
+
+
+async def test_crews_that_share_an_agent_do_not_see_each_others_runs() -> None:
+    shared = crews.agent("done", llm=ScriptedLLM("done", latency=0.02), role="One for {topic}")
+    told: dict[str, list[Any]] = {"tea": [], "milk": []}
+
+    def crew_for(topic: str) -> Crew:
+        tasks = [crews.task(shared), crews.task(shared, description="Again about {topic}.")]
+        return Crew(agents=[shared], tasks=tasks, task_callback=told[topic].append)
+
+    made = {topic: crew_for(topic) for topic in told}
+    outputs: list[Any] = await asyncio.gather(
+        *(AsyncCrew(crew).kickoff({"topic": topic}) for topic, crew in made.items())
+    )
+    for (topic, crew), output in zip(made.items(), outputs, strict=True):
+        assert [output.description for output in told[topic]] == [f"Job about {topic}.", f"Again about {topic}."]
+        assert [task.agent for task in output.tasks_output] == [f"One for {topic}"] * 2
+        assert output.token_usage.total_tokens == 30
+        assert [task.output for task in crew.tasks] == output.tasks_output  # each is the crew that was given
+        assert crew.agents == [shared]
+        assert all(task.agent is shared for task in crew.tasks)
+    for request in shared.llm.requests:
+        assert ("One for tea" in request.text) is ("about tea" in request.text)
+    assert not copies._at_work
+
+
+async def test_crews_that_share_a_task_do_not_see_each_others_runs() -> None:
+    shared = crews.agent(crews.echo, llm=ScriptedLLM(crews.echo, latency=0.02))
+    tasks = [crews.task(shared), crews.task(shared)]
+    crews_of_it = [AsyncCrew(Crew(agents=[shared], tasks=tasks)) for _ in range(2)]
+    outputs: list[Any] = await asyncio.gather(
+        *(crew.kickoff({"topic": topic}) for crew, topic in zip(crews_of_it, ("tea", "milk"), strict=True))
+    )
+    assert [[task.raw for task in output.tasks_output] for output in outputs] == [["tea"] * 2, ["milk"] * 2]
+
+
+def test_what_a_run_works_with_is_free_at_its_end() -> None:
+    crew = crews.crew()
+    other = Crew(agents=crew.agents, tasks=[crews.task(crew.agents[0])])
+    with exclusive(crew), exclusive(other) as taken:
+        assert taken is other
+        assert other.agents[0] is not crew.agents[0]
+    with exclusive(other) as taken:
+        assert taken is other
+        assert other.agents[0] is crew.agents[0]
+    assert not copies._at_work
