@@ -48,6 +48,10 @@ class Run:
         self.task.add_done_callback(self._end)
 
     def __await__(self) -> Generator[Any, Any, CrewOutput]:
+        if asyncio.get_running_loop() is not self.task.get_loop():  # after which nobody could await the task
+            raise RuntimeError(
+                f"{self!r} runs on another event loop; await it there, as asyncio.run_coroutine_threadsafe does"
+            )
         return self.task.__await__()
 
     @property
@@ -100,8 +104,14 @@ class Run:
 
     def cancel(self) -> bool:
         """End it: no further model or tool call starts, its events are closed, the crew can be used again. False where
-        it has ended already. Awaiting the run then raises ``asyncio.CancelledError``."""
-        return self.task.cancel()
+        it has ended already. Awaiting the run then raises ``asyncio.CancelledError``. May be called from any thread."""
+        loop = self.task.get_loop()
+        if asyncio._get_running_loop() is loop or loop.is_closed():
+            return self.task.cancel()
+        if self.task.done():
+            return False
+        loop.call_soon_threadsafe(self.task.cancel)
+        return True
 
     def __repr__(self) -> str:
         return f"<Run {self.id} {self.status}, {self.seconds:.1f} s>"

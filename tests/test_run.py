@@ -63,6 +63,32 @@ async def test_a_run_can_be_cancelled_and_the_crew_used_again() -> None:
     assert (await asyncio.wait_for(crew.kickoff(TOPICS[1]), 10)).raw  # type: ignore[union-attr]
 
 
+async def test_a_run_can_be_cancelled_from_any_thread() -> None:
+    asyncio.get_running_loop().set_debug(True)  # it raises where a thread does what only its own may
+    llm, crew = held()
+    run = crew.start(TOPICS[0])
+    await until(lambda: llm.__dict__["inside"])
+    assert await asyncio.to_thread(run.cancel)
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(run, 10)
+    assert not await asyncio.to_thread(run.cancel)
+
+
+async def test_a_run_is_not_awaited_on_another_loop_and_not_harmed_by_the_try() -> None:
+    llm, crew = held()
+    run = crew.start(TOPICS[0])
+    await until(lambda: llm.__dict__["inside"])
+
+    async def elsewhere() -> None:
+        await run
+
+    with pytest.raises(RuntimeError, match="runs on another event loop; await it there"):
+        await asyncio.to_thread(asyncio.run, elsewhere())
+    llm.__dict__["open"].set()
+    await run
+    assert run.status == "done"
+
+
 async def test_a_run_that_fails() -> None:
     run = AsyncCrew(crews.crew(failing_on("topic 0"))).start(TOPICS[0])
     with pytest.raises(Exception, match="no"):
