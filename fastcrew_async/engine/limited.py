@@ -33,7 +33,7 @@ class a_call_of:
         self._keys: list[str] = []
         if permits is not None and "tool" in permits.kinds:
             self._permits = permits
-            self._keys = needed([_tool_key(permits, tool)])
+            self._keys = needed(_tool_keys(permits.rules, tool))
 
     def __enter__(self) -> None:
         if self._keys:
@@ -56,13 +56,11 @@ class a_call_of:
         self.__exit__()
 
 
-def _tool_key(permits: Permits, tool: str) -> str:
-    """The key of a tool: by its name as it is written, or as the model sees it, where that has a limit of its own."""
-    key = f"tool:{tool}"
-    if key in permits.rules:
-        return key
+@lru_cache(maxsize=4096)
+def _tool_keys(rules: frozenset[str], tool: str) -> list[str]:
+    """The keys of a tool: those of `rules` with its name, as it is written or as the model sees it."""
     shown = _shown(tool)
-    return next((rule for rule in permits.rules if rule.startswith("tool:") and _shown(rule[5:]) == shown), key)
+    return [rule for rule in rules if rule.startswith("tool:") and _shown(rule[5:]) == shown] or [f"tool:{tool}"]
 
 
 _shown = lru_cache(maxsize=4096)(sanitize_tool_name)

@@ -243,6 +243,27 @@ async def test_a_tools_own_limit(asynchronous: bool) -> None:
     assert limits.active is None
 
 
+async def test_a_tool_that_is_limited_by_both_its_names_has_both_limits() -> None:
+    inside: list[int] = [0]
+    most: list[int] = []
+
+    @tool("Slow!")
+    async def slow(text: str) -> str:
+        """Takes a while."""
+        inside[0] += 1
+        most.append(inside[0])
+        await asyncio.sleep(0.005)
+        inside[0] -= 1
+        return "pong"
+
+    crew = crews.crew(caller(), tools=[slow])
+    for policy, rule in ((2, 3), (3, 2)):
+        keys = {"tool:Slow!": Limit(concurrent=rule)}
+        fastcrew_async.configure(limits=Limits(keys=keys, learn=False), tools={"slow": ToolPolicy(concurrency=policy)})
+        await run(crew, 8)
+    assert (max(most), len(most), free()) == (2, 16, True)
+
+
 async def test_an_earlier_result_takes_no_permit() -> None:
     @tool("slow")
     async def slow(text: str) -> str:
