@@ -26,10 +26,11 @@ Work = Coroutine[Effect, Any, T]
 class Abandoned:
     """Whether the run, from inside which something is driven in place on another thread, was cancelled."""
 
-    __slots__ = ("_around", "_now")
+    __slots__ = ("_around", "_loop", "_now")
 
     def __init__(self) -> None:
         self._around = _abandoned.get()
+        self._loop = asyncio._get_running_loop()
         self._now = False
 
     def __bool__(self) -> bool:
@@ -38,6 +39,13 @@ class Abandoned:
     def set(self) -> None:
         """It was."""
         self._now = True
+
+    def outside(self, loop: asyncio.AbstractEventLoop) -> Abandoned | None:
+        """The nearest mark around that is not of `loop`, whose own runs are ended by a cancellation."""
+        mark: Abandoned | None = self
+        while mark is not None and mark._loop is loop:
+            mark = mark._around
+        return mark
 
 
 _abandoned: contextvars.ContextVar[Abandoned | None] = contextvars.ContextVar("fastcrew_async_abandoned", default=None)
@@ -92,8 +100,15 @@ async def drive(work: Work[T], priority: int = 0) -> T:
     """Run `work` on the current event loop. Cancelling the awaiting task cancels `work` at its current effect.
 
     `priority` counts where this is a run of its own, and not part of one.
+
+    Raises:
+        TimeoutError: this loop is inside a sync tool of a run on another one, which was abandoned; as from
+            :func:`drive_in_place`.
     """
     gate = turnstile()
+    around = _abandoned.get()
+    abandoned = None if around is None else around.outside(gate.loop)
+    refused = False
     value: Any = None
     error: BaseException | None = None
     with held(gate.loop), own_run(priority):
@@ -108,12 +123,17 @@ async def drive(work: Work[T], priority: int = 0) -> T:
                 try:
                     effect = work.send(value) if error is None else work.throw(error)
                 except StopIteration as stop:
+                    if refused:
+                        raise _left_behind() from None
                     result: T = stop.value
                     return result
                 finally:
                     gate.spend(perf_counter() - started)
                     value = error = None
                 try:
+                    if abandoned and effect.starts:
+                        refused = True
+                        raise _left_behind()
                     value = await effect.aperform()
                 except BaseException as raised:
                     if gate.loop.is_closed():  # it has forgotten this run, which is ended
@@ -335,8 +355,13 @@ class Stop(Effect):
         if self.handles:
             await asyncio.wait(self.handles)
             for task in self.handles:
-                if not task.cancelled():
-                    task.exception()  # seen: the run reports the first error, as CrewAI does
+                seen(task)  # the run reports the first error, as CrewAI does
+
+
+def seen(task: asyncio.Future[Any]) -> None:
+    """The error of a task that was cancelled, if its end has raised one, is nothing for the loop to complain of."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _wait(outcome: Future[Any], seconds: float) -> bool:

@@ -25,7 +25,7 @@ from fastcrew_async.config import settings
 from fastcrew_async.deadlines import within
 from fastcrew_async.engine import collector, limited
 from fastcrew_async.engine.copies import exclusive
-from fastcrew_async.engine.drivers import Work, drive, drive_in_place
+from fastcrew_async.engine.drivers import Work, drive, drive_in_place, seen
 from fastcrew_async.engine.executor import AgentExecutor
 from fastcrew_async.engine.nesting import entered
 from fastcrew_async.engine.resumed import restored_from
@@ -95,6 +95,7 @@ async def _in_time(crew: Crew, work: Work[CrewOutput], terms: Terms) -> CrewOutp
     except asyncio.CancelledError:
         run.cancel()
         await asyncio.wait({run})
+        seen(run)
         raise
     if done:
         return run.result()

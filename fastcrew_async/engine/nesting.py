@@ -23,6 +23,7 @@ from fastcrew_async._native import CallFrame
 from fastcrew_async.calls import innermost
 from fastcrew_async.config import settings
 from fastcrew_async.engine import events
+from fastcrew_async.engine.drivers import seen
 from fastcrew_async.errors import ToolRecursionError
 
 T = TypeVar("T")
@@ -113,6 +114,7 @@ async def awaited(frame: CallFrame, work: Coroutine[Any, Any, T], *, apart: bool
     except asyncio.CancelledError:
         task.cancel()
         await asyncio.wait({task})
+        seen(task)
         raise
     return task.result()
 

@@ -15,6 +15,7 @@ import types
 import weakref
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from itertools import count
 from typing import Any
 
@@ -94,7 +95,9 @@ async def cached(
     if answer is not None:
         state, found = await _wait(shared, key, found, answer, told)
     if state == "hit":
-        return pickle.loads(found), True
+        with suppress(Exception):  # there are objects that can be pickled, and not be made of it again
+            return pickle.loads(found), True
+        state = "alone"
     if state == "alone":
         return await call(), False
     token = _leading.set(_leading.get() | {key})

@@ -11,7 +11,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, TypeVar
 
 from fastcrew_async import deadlines, workers
-from fastcrew_async.engine.drivers import abandonable
+from fastcrew_async.engine.drivers import abandonable, seen
 from fastcrew_async.errors import ToolTimeoutError
 
 T = TypeVar("T")
@@ -36,22 +36,21 @@ async def within(name: str, seconds: float, work: Awaitable[T]) -> T:
         await asyncio.wait({task}, timeout=seconds)
     except asyncio.CancelledError:
         abandoned.set()
-        task.cancel()
+        _leave(task)
         await asyncio.wait({task}, timeout=seconds)  # for what it does to end, as without a limit
         raise
     if task.done():
         return task.result()
     abandoned.set()
-    task.cancel()
-    _left.add(task)
-    task.add_done_callback(_gone)
+    _leave(task)
     raise too_late(name, seconds)
 
 
-def _gone(task: asyncio.Future[Any]) -> None:
-    _left.discard(task)
-    if not task.cancelled():
-        task.exception()  # seen: the call has ended with its timeout
+def _leave(task: asyncio.Future[Any]) -> None:
+    task.cancel()
+    _left.add(task)
+    task.add_done_callback(_left.discard)
+    task.add_done_callback(seen)
 
 
 def within_in_place(name: str, seconds: float, call: Callable[[], T]) -> T:

@@ -288,8 +288,9 @@ def test_stop_in_place_leaves_threads_to_end() -> None:
     assert Stop([object()]).perform() is None
 
 
-def test_an_abandoned_run_starts_nothing_and_closes_what_is_open() -> None:
-    """Also where the work makes a result of its own of every refusal."""
+@pytest.mark.parametrize("inner", [drive_in_place, lambda work: asyncio.run(drive(work))])
+def test_an_abandoned_run_starts_nothing_and_closes_what_is_open(inner: Callable[[Any], Any]) -> None:
+    """Also where the work makes a result of its own of every refusal, and on a loop that a sync tool has made."""
     log: list[str] = []
     entered = Gate()
     outcome: list[BaseException] = []
@@ -307,7 +308,7 @@ def test_an_abandoned_run_starts_nothing_and_closes_what_is_open() -> None:
     async def around() -> None:
         def inside() -> None:
             try:
-                drive_in_place(work())
+                inner(work())
             except BaseException as error:
                 outcome.append(error)
             finally:

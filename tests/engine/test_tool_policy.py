@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from pydantic import BaseModel, field_validator
 
 from fastcrew_async import AsyncCrew, ToolPolicy, config, configure, install, tools, uninstall, workers
 from fastcrew_async.engine import tool_cache
+from fastcrew_async.engine.nesting import entered
 from fastcrew_async.engine.tool_call import RunTool, invocation, native_call
 from fastcrew_async.errors import ToolTimeoutError
 from tests import crews
@@ -164,6 +167,35 @@ async def test_a_cancellation_reaches_the_tool(until: Any) -> None:
     assert ended == [1]
 
 
+@pytest.mark.parametrize("limits", [{"tool_timeout": 20}, {}])
+async def test_what_the_end_of_a_cancelled_tool_raises_is_no_complaint_of_the_loop(limits: dict[str, Any]) -> None:
+    configure(**limits)
+    begun, said = asyncio.Event(), []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context))
+
+    async def body(x: Any) -> None:
+        begun.set()
+        try:
+            await asyncio.sleep(20)
+        finally:
+            raise ValueError("in its cleanup")
+
+    async def cancelled() -> None:
+        with entered("crew", "one"), entered("tool", "two"):  # deep enough for a task of its own
+            task = asyncio.create_task(effect("text", awaiting(body), x=1).aperform())
+            await asyncio.wait_for(begun.wait(), 10)
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        assert task.cancelled()
+
+    await cancelled()
+    for _ in range(2):  # the loop lets go of timers at its next turn
+        await asyncio.sleep(0)
+        gc.collect()
+    assert said == []
+
+
 async def test_the_policy_of_a_tool_goes_before_that_of_all() -> None:
     configure(tool_timeout=0.01, tools={"Counted!": ToolPolicy(timeout=0), "other": ToolPolicy(cache_ttl=5)})
     slow = counted(lambda x: time.sleep(0.05) or "slow", name="Counted!")
@@ -293,6 +325,13 @@ class Odd:
     pass
 
 
+class NotMadeAgain(Exception):
+    """Can be pickled, and not be made of that again."""
+
+    def __init__(self, one: str, other: str) -> None:
+        super().__init__(one)
+
+
 @pytest.mark.parametrize(
     ("answer", "kept"),
     [
@@ -302,6 +341,7 @@ class Odd:
         (lambda x: ToolFailure(message="no", reason=ToolFailureReason.INVALID_INPUT), False),
         (lambda x: threading.Lock(), False),
         (lambda x: Odd(), True),
+        (lambda x: NotMadeAgain("one", "other"), False),
         (lambda x: "x" * 2000, False),
         (lambda x: ["x" * 2000], False),
     ],
