@@ -10,6 +10,7 @@ import weakref
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,21 @@ Wanted = tuple[Any, ...]
 
 
 class _Writer(store._Writer):
+    removed: list[Path]
+    """Files that belong to nothing once what is under way is committed."""
+
+    def _patiently(self, since: float, sql: str | None) -> None:
+        self.removed = []
+        super()._patiently(since, sql)
+
+    def _commit(self, writes: int) -> Exception | None:
+        failure = super()._commit(writes)
+        if failure is None:
+            for path in self.removed:
+                with suppress(OSError):  # the next process to open the folder does it
+                    path.unlink(missing_ok=True)
+        return failure
+
     def _open(self) -> sqlite3.Connection:
         os.makedirs(os.path.dirname(self._path), exist_ok=True)
         return super()._open()
@@ -69,6 +85,10 @@ class _Store(store.Store):
         self._writer = _Writer(path, "full", busy_timeout)
         weakref.finalize(self, store._abandon, self._writer, self._readers).atexit = False
 
+    def remove(self, path: Path) -> None:
+        """To be called by a task at its end: the file goes when it is committed."""
+        self._writer.removed.append(path)  # type: ignore[attr-defined]
+
     def task(self, act: Act) -> Future[Any]:
         return self._write(act)
 
@@ -77,18 +97,22 @@ class _Store(store.Store):
 
 
 class _Look:
-    """One read transaction."""
+    """One read transaction; a later one where the file of a segment that it sees was removed."""
 
     def __init__(self, act: Act) -> None:
         self._act = act
 
     def run(self, connection: sqlite3.Connection) -> Any:
         connection.set_progress_handler(None, 0)
-        connection.execute("BEGIN")
-        try:
-            return self._act(connection)
-        finally:
-            connection.execute("COMMIT")
+        for last in (*[False] * 9, True):
+            connection.execute("BEGIN")
+            try:
+                return self._act(connection)
+            except FileNotFoundError:
+                if last:
+                    raise
+            finally:
+                connection.execute("COMMIT")
 
 
 class Memories:
@@ -374,6 +398,7 @@ class Memories:
             )
         else:
             (count,) = connection.execute("SELECT count(*) FROM record").fetchone()
+            segments = self._segments(connection)
             for sql in (
                 "INSERT INTO gone (row) SELECT -max(row) FROM record HAVING max(row) IS NOT NULL",
                 *(f"DELETE FROM {table}" for table in ("record", "tagged", "scope_tag", "segment")),
@@ -382,6 +407,8 @@ class Memories:
                 connection.execute(sql)
             if forget:
                 _set(connection, "dim", 0)
+            for segment in segments:
+                self._store.remove(segment.path)
             return int(count)
         return self._remove(connection, rows)
 
@@ -451,9 +478,9 @@ class Memories:
         takes = _filter(connection, wanted)
         if not stored or takes is None:
             return
-        next_slot = _setting(connection, "next_slot")
+        seen = _seen(connection)
         for segment in self._segments(connection):
-            for slot, entry, vector in segment.living(next_slot):
+            for slot, entry, vector in segment.living(*seen):
                 if takes(entry.row, entry.scope, entry.source, bool(entry.flags & PRIVATE), entry.created):
                     yield slot, entry.row, vector
 
@@ -515,7 +542,7 @@ class Memories:
         if segment == segments[-1]:
             raise ValueError("the last segment is being written to: it is compacted when it is full")
         moved, at = 0, first
-        for slot, entry, vector in segment.living(_setting(connection, "next_slot")):
+        for slot, entry, vector in segment.living(*_seen(connection)):
             if slot - base < first:
                 continue
             if moved == most:
@@ -528,20 +555,20 @@ class Memories:
             return at
         if first:
             return 0
-        # The file of a segment that is gone is removed by the next process that opens the folder.
         connection.execute("DELETE FROM segment WHERE base = ?", (base,))
         connection.execute("DELETE FROM gone WHERE number <= (SELECT max(number) FROM gone) - 100000")
+        self._store.remove(segment.path)
         return None
 
     def _sizes(self, connection: sqlite3.Connection) -> tuple[Any, ...]:
-        next_slot = _setting(connection, "next_slot")
+        next_slot, removals = _seen(connection)
         each = []
         size = 0
         for segment in self._segments(connection):
             used = min(max(next_slot - segment.base, 0), segment.capacity)
             living = sum(
                 _column(connection, "SELECT slot FROM record WHERE row = ?", entry.row) == [slot]
-                for slot, entry, _ in segment.living(next_slot)
+                for slot, entry, _ in segment.living(next_slot, removals)
             )
             each.append((segment.base, used, used - living))
             size += used * (40 + segment.dim * 5)
@@ -636,6 +663,12 @@ def _create(connection: sqlite3.Connection) -> None:
 def _setting(connection: sqlite3.Connection, name: str) -> int:
     (value,) = connection.execute("SELECT value FROM setting WHERE name = ?", (name,)).fetchone()
     return int(value)
+
+
+def _seen(connection: sqlite3.Connection) -> tuple[int, int]:
+    """How many slots were used, and how many records removed."""
+    removals = _column(connection, "SELECT seq FROM sqlite_sequence WHERE name = 'gone'")
+    return _setting(connection, "next_slot"), removals[0] if removals else 0
 
 
 def _set(connection: sqlite3.Connection, name: str, value: int) -> None:

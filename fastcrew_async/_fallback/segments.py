@@ -12,7 +12,9 @@ from typing import NamedTuple
 
 _ENTRY = struct.Struct("<qqIIIfff")
 _FLAGS_AT = 24
-PRIVATE, DEAD = 1, 2
+PRIVATE = 1
+_DEAD, _REMOVAL_AT = 2, 2
+_MOST_REMOVALS = 2**30 - 1
 _SEGMENT_BYTES = 32 << 20
 
 
@@ -84,23 +86,15 @@ class Segment(NamedTuple):
             file.flush()
             os.fsync(file.fileno())
 
-    def bury(self, slot: int) -> None:
-        """Mark a slot whose row is gone."""
-        with open(self.path, "r+b") as file:
-            at = (slot - self.base) * _ENTRY.size + _FLAGS_AT
-            file.seek(at)
-            (flags,) = struct.unpack("<I", file.read(4))
-            file.seek(at)
-            file.write(struct.pack("<I", flags | DEAD))
-
     def vector(self, slot: int) -> bytes:
         """The numbers of a slot."""
         with open(self.path, "rb") as file:
             file.seek(self._vectors_at + (slot - self.base) * self.dim * 4)
             return file.read(self.dim * 4)
 
-    def living(self, next_slot: int) -> Iterator[tuple[int, Entry, array[float]]]:
-        """The slots below ``next_slot`` that are not marked as gone."""
+    def living(self, next_slot: int, removals: int) -> Iterator[tuple[int, Entry, array[float]]]:
+        """The slots below ``next_slot`` that are not marked as gone by one of the first so many removals."""
+        removals = min(removals, _MOST_REMOVALS)
         with open(self.path, "rb") as file:
             used = min(max(next_slot - self.base, 0), self.capacity)
             entries = file.read(used * _ENTRY.size)
@@ -109,5 +103,6 @@ class Segment(NamedTuple):
                 vector = array("f")
                 vector.frombytes(file.read(self.dim * 4))
                 entry = Entry(*fields)
-                if entry.row and not entry.flags & DEAD:
+                is_dead = entry.flags & _DEAD and entry.flags >> _REMOVAL_AT <= removals
+                if entry.row and not is_dead:
                     yield self.base + index, entry, vector

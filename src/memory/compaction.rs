@@ -1,11 +1,14 @@
 //! Giving back the places of vectors whose records are gone, and how much there is of them.
 
+use std::sync::Arc;
+
 use rusqlite::Connection;
 
 use super::insert::Run;
-use super::records::{list_segments, open_segments, setting, Done};
+use super::moment::Moment;
+use super::records::{list_segments, setting, Done};
 use super::scopes::counted;
-use super::segments::{Segments, DEAD};
+use super::segments::Segments;
 use crate::bridge::value::Value;
 use crate::error::Error;
 
@@ -19,7 +22,7 @@ pub fn move_slice(
     most: usize,
 ) -> Done<Option<usize>> {
     let listed = list_segments(connection)?;
-    let next_slot = setting(connection, "next_slot")? as u64;
+    let moment = Moment::of(connection, segments)?;
     let Some(place) = listed.iter().position(|(first, ..)| *first == base) else {
         return Ok(None);
     };
@@ -27,20 +30,19 @@ pub fn move_slice(
         let text = "the last segment is being written to: it is compacted when it is full";
         return Err(Error::Invalid(text.into()).into());
     }
-    let (_, capacity, dim) = listed[place];
-    let segment = segments.get(base, capacity, dim)?;
+    let segment = Arc::clone(&moment.segments[place]);
     let mut run = Run::new(connection, segments);
     let mut moved = 0;
     let mut at = from;
-    while at < segment.used(next_slot) && moved < most {
+    while at < moment.used(&segment) && moved < most {
         let entry = segment.entry(at);
         let slot = (base + at as u64) as i64;
-        let live = entry.flags & DEAD == 0
+        let live = moment.may_have(&entry)
             && connection
                 .prepare_cached("SELECT 1 FROM record WHERE row = ?1 AND slot = ?2")?
                 .exists([entry.row, slot])?;
         if live {
-            let to = run.place(dim)? as i64;
+            let to = run.place(segment.dim)? as i64;
             connection
                 .prepare_cached("UPDATE record SET slot = ?2 WHERE row = ?1")?
                 .execute([entry.row, to])?;
@@ -67,13 +69,13 @@ pub fn move_slice(
 
 /// `(records, dimensions, slots, dead slots, [(base, slots, dead)], bytes of records, of that free, bytes of vectors)`.
 pub fn sizes(connection: &Connection, segments: &Segments) -> Done<Value> {
-    let next_slot = setting(connection, "next_slot")? as u64;
+    let moment = Moment::of(connection, segments)?;
     let (mut slots, mut dead, mut bytes) = (0, 0, 0);
     let mut each = Vec::new();
-    for segment in open_segments(connection, segments)? {
-        let used = segment.used(next_slot);
+    for segment in &moment.segments {
+        let used = moment.used(segment);
         let gone = (0..used)
-            .filter(|index| segment.entry(*index).flags & DEAD != 0)
+            .filter(|index| !moment.may_have(&segment.entry(*index)))
             .count();
         slots += used as i64;
         dead += gone as i64;

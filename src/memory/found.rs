@@ -1,12 +1,10 @@
 //! Records on their way out of SQLite.
 
-use std::sync::Arc;
-
 use rusqlite::{Connection, OptionalExtension, Row};
 
+use super::moment::Moment;
 use super::records::{range, Done};
 use super::scopes::counted;
-use super::segments::Segment;
 use crate::bridge::value::Value;
 
 // CROSS JOIN: the records lead, whatever the planner thinks of the few scopes.
@@ -27,7 +25,7 @@ pub struct Found {
 }
 
 impl Found {
-    fn of(row: &Row<'_>, vectors: &[Arc<Segment>]) -> rusqlite::Result<Self> {
+    fn of(row: &Row<'_>, vectors: Option<&Moment>) -> rusqlite::Result<Self> {
         let mut texts = [""; 8];
         for (text, column) in texts.iter_mut().zip([0, 1, 2, 3, 4, 6, 7, 8]) {
             *text = row.get_ref(column)?.as_str_or_null()?.unwrap_or_default();
@@ -44,7 +42,9 @@ impl Found {
             importance: row.get(5)?,
             private: row.get(9)?,
             sourced: !texts[7].is_empty(),
-            vector: slot.and_then(|slot| vector(vectors, slot as u64)),
+            vector: vectors
+                .zip(slot)
+                .and_then(|(moment, slot)| moment.vector(slot as u64)),
         })
     }
 
@@ -55,36 +55,34 @@ impl Found {
     }
 }
 
-fn record(row: &Row<'_>, vectors: &[Arc<Segment>]) -> rusqlite::Result<Value> {
+fn record(row: &Row<'_>, vectors: Option<&Moment>) -> rusqlite::Result<Value> {
     Ok(Value::Record(Box::new(Found::of(row, vectors)?)))
 }
 
-fn vector(segments: &[Arc<Segment>], slot: u64) -> Option<Vec<u8>> {
-    let after = segments.partition_point(|segment| segment.base <= slot);
-    let segment = &segments[after.checked_sub(1)?];
-    let is_here = segment.holds(slot);
-    is_here.then(|| segment.numbers((slot - segment.base) as usize).to_vec())
+pub fn is_there(connection: &Connection, row: i64) -> Done<bool> {
+    let mut statement = connection.prepare_cached("SELECT 1 FROM record WHERE row = ?1")?;
+    Ok(statement.exists([row])?)
 }
 
-pub fn by_row(connection: &Connection, vectors: &[Arc<Segment>], row: i64) -> Done<Option<Value>> {
+pub fn by_row(connection: &Connection, moment: &Moment, row: i64) -> Done<Option<Value>> {
     let mut statement = connection.prepare_cached(&format!("{COLUMNS} WHERE r.row = ?1"))?;
     Ok(statement
-        .query_row([row], |row| record(row, vectors))
+        .query_row([row], |row| record(row, Some(moment)))
         .optional()?)
 }
 
-pub fn by_id(connection: &Connection, vectors: &[Arc<Segment>], id: &str) -> Done<Option<Value>> {
+pub fn by_id(connection: &Connection, moment: &Moment, id: &str) -> Done<Option<Value>> {
     let mut statement =
         connection.prepare_cached(&format!("{COLUMNS} WHERE r.id = ?1 ORDER BY r.row LIMIT 1"))?;
     Ok(statement
-        .query_row([id], |row| record(row, vectors))
+        .query_row([id], |row| record(row, Some(moment)))
         .optional()?)
 }
 
-/// The newest first.
+/// The newest first, with their vectors where `vectors` are given.
 pub fn list(
     connection: &Connection,
-    vectors: &[Arc<Segment>],
+    vectors: Option<&Moment>,
     prefix: Option<&str>,
     limit: i64,
     offset: i64,

@@ -9,6 +9,7 @@ mod filter;
 mod found;
 mod insert;
 mod kernels;
+mod moment;
 mod porter;
 #[cfg(feature = "extension-module")]
 mod python;
@@ -35,8 +36,9 @@ use rusqlite::Connection;
 
 use self::coming::{Coming, Late};
 use self::insert::{Insertion, Kept, Numbers};
+use self::moment::Moment;
 use self::records::{told, Done, Fault};
-use self::segments::Segments;
+use self::segments::{Removal, Segments};
 use crate::bridge::value::Value;
 use crate::error::Error;
 use crate::store::{Durability, Hook, Options, Store, Task, Work};
@@ -69,6 +71,28 @@ pub struct Memories {
     /// By word, and by stem.
     words: Arc<[RwLock<Words>; 2]>,
     kept: Arc<Kept>,
+}
+
+/// What follows on a write once it is on disk. What a crash leaves undone, a search or the next opening does.
+#[derive(Default)]
+struct Aftermath {
+    met: Numbers,
+    /// Slots whose rows were removed.
+    dead: Vec<(u64, Removal)>,
+    /// Segments that are in no table any more.
+    removed: Vec<u64>,
+}
+
+impl Aftermath {
+    fn happen(self, segments: &Segments, kept: &Kept) {
+        kept.keep(self.met);
+        for (slot, removal) in self.dead {
+            segments.bury(slot, removal);
+        }
+        for base in self.removed {
+            segments.remove(base);
+        }
+    }
 }
 
 /// Which records a deletion names.
@@ -107,55 +131,35 @@ impl Memories {
 
     fn write<F>(&self, act: F) -> Result<impl Future<Output = Answer> + Send + 'static, Error>
     where
-        F: Fn(&Connection, &Segments) -> Done<Value> + Send + 'static,
+        F: Fn(&Connection, &Segments, &mut Aftermath) -> Done<Value> + Send + 'static,
     {
+        let aftermath = Arc::new(Mutex::new(Aftermath::default()));
+        let made = Arc::clone(&aftermath);
         let segments = Arc::clone(&self.segments);
         let created = Arc::clone(&self.created);
-        let committed = Arc::clone(&self.created);
-        let writing = self
-            .store
-            .write(Work::Task(Task(Box::new(move |connection| {
-                told(connection, || {
-                    if !created.load(Relaxed) {
-                        prepare(connection, &segments)?;
-                    }
-                    act(connection, &segments)
-                })
-            }))))?;
-        Ok(async move {
-            let answer = writing.await?;
-            committed.store(true, Relaxed);
-            Ok(answer)
-        })
-    }
-
-    /// A write that adds records; the numbers that it has met are kept once it is on disk.
-    fn write_records<F>(
-        &self,
-        act: F,
-    ) -> Result<impl Future<Output = Answer> + Send + 'static, Error>
-    where
-        F: Fn(&Connection, &Segments, &Kept) -> Done<(Value, Numbers)> + Send + 'static,
-    {
-        let (kept, known) = (Arc::clone(&self.kept), Arc::clone(&self.kept));
-        let met = Arc::new(Mutex::new(Numbers::default()));
-        let found = Arc::clone(&met);
-        let lock = |met: &Mutex<Numbers>, numbers| {
-            std::mem::replace(
-                &mut *met.lock().unwrap_or_else(PoisonError::into_inner),
-                numbers,
-            )
+        let act = move |connection: &Connection| {
+            told(connection, || {
+                if !created.load(Relaxed) {
+                    prepare(connection, &segments)?;
+                }
+                let mut after = Aftermath::default();
+                let answer = act(connection, &segments, &mut after)?;
+                *made.lock().unwrap_or_else(PoisonError::into_inner) = after;
+                Ok(answer)
+            })
         };
-        let written = self.write(move |connection, segments| {
-            let (answer, numbers) = act(connection, segments, &known)?;
-            lock(&met, numbers);
-            Ok(answer)
-        })?;
-        Ok(async move {
-            let answer = written.await?;
-            kept.keep(lock(&found, Numbers::default()));
-            Ok(answer)
-        })
+        let segments = Arc::clone(&self.segments);
+        let created = Arc::clone(&self.created);
+        let kept = Arc::clone(&self.kept);
+        let then = move || {
+            created.store(true, Relaxed);
+            let mut after = aftermath.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *after).happen(&segments, &kept);
+        };
+        self.store.write(Work::Task(Task {
+            act: Box::new(act),
+            then: Box::new(then),
+        }))
     }
 
     fn read<F>(&self, look: F) -> Result<impl Future<Output = Answer> + Send + 'static, Error>
@@ -166,7 +170,7 @@ impl Memories {
         let opening = if self.created.load(Relaxed) {
             None
         } else {
-            Some(self.write(|_, _| Ok(Value::None))?)
+            Some(self.write(|_, _, _| Ok(Value::None))?)
         };
         let segments = Arc::clone(&self.segments);
         let looking = self.store.look(move |connection| {
@@ -180,7 +184,7 @@ impl Memories {
                     tries += 1;
                     match found {
                         // A compaction has removed a segment of this moment; a later moment has its vectors elsewhere.
-                        Err(Fault::Removed(_)) if tries < MOST_TRIES => {}
+                        Err(Fault::Past(_)) if tries < MOST_TRIES => {}
                         found => return found,
                     }
                 }
@@ -195,7 +199,7 @@ impl Memories {
     }
 
     pub fn open(&self) -> Result<impl Future<Output = Answer> + Send + 'static, Error> {
-        self.write(|_, _| Ok(Value::None))
+        self.write(|_, _, _| Ok(Value::None))
     }
 
     /// Saves records that have been checked, while more of them may be coming.
@@ -218,7 +222,8 @@ impl Memories {
         &self,
         coming: Arc<Coming>,
     ) -> Result<impl Future<Output = Answer> + Send + 'static, Error> {
-        self.write_records(move |connection, segments, kept| {
+        let kept = Arc::clone(&self.kept);
+        self.write(move |connection, segments, after| {
             let control = |sql: &str| -> Done<()> {
                 Ok(connection.prepare_cached(sql)?.raw_execute().map(drop)?)
             };
@@ -226,15 +231,18 @@ impl Memories {
             if may_be_late {
                 control("SAVEPOINT coming")?;
             }
-            let mut insertion = Insertion::begin(connection, segments, kept)?;
+            let mut insertion = Insertion::begin(connection, segments, &kept)?;
             let mut number = 0;
             let written = loop {
                 match coming.part(number) {
                     Ok(Some(records)) => insertion.add(&records)?,
-                    Ok(None) => break (Value::None, insertion.finish()?),
+                    Ok(None) => {
+                        after.met = insertion.finish()?;
+                        break Value::None;
+                    }
                     Err(Late) => {
                         control("ROLLBACK TO coming")?;
-                        break (Value::Bool(false), Numbers::default());
+                        break Value::Bool(false);
                     }
                 }
                 number += 1;
@@ -253,15 +261,15 @@ impl Memories {
     ) -> Result<impl Future<Output = Answer> + Send + 'static, Error> {
         check(&records)?;
         let ids: Vec<String> = records.iter().map(|record| record.id.clone()).collect();
-        let written = self.write_records(move |connection, segments, kept| {
+        let kept = Arc::clone(&self.kept);
+        self.write(move |connection, segments, after| {
             let rows = records::rows_of_ids(connection, &ids)?;
-            let slots = records::remove(connection, segments, &rows)?;
-            let mut insertion = Insertion::begin(connection, segments, kept)?;
+            after.dead = records::remove(connection, segments, &rows)?;
+            let mut insertion = Insertion::begin(connection, segments, &kept)?;
             insertion.add(&records)?;
-            Ok((slots_value(slots), insertion.finish()?))
-        })?;
-        let buried = self.bury(written);
-        Ok(async move { buried.await.map(|_| Value::None) })
+            after.met = insertion.finish()?;
+            Ok(Value::None)
+        })
     }
 
     /// Removes records and tells how many.
@@ -269,14 +277,12 @@ impl Memories {
         &self,
         doomed: Doomed,
     ) -> Result<impl Future<Output = Answer> + Send + 'static, Error> {
-        let written = self.write(move |connection, segments| {
+        self.write(move |connection, segments, after| {
             let rows = match &doomed {
                 Doomed::All { forget } => {
-                    let count = records::clear(connection, *forget)?;
-                    return Ok(Value::Tuple(vec![
-                        Value::Int(count),
-                        Value::List(Vec::new()),
-                    ]));
+                    let listed = records::list_segments(connection)?;
+                    after.removed = listed.into_iter().map(|(base, ..)| base).collect();
+                    return Ok(Value::Int(records::clear(connection, *forget)?));
                 }
                 Doomed::Ids(ids) => records::rows_of_ids(connection, ids)?,
                 Doomed::Wanted(wanted, older, ids) => {
@@ -290,35 +296,10 @@ impl Memories {
                 }
                 Doomed::Between(from, until) => records::rows_between(connection, from, until)?,
             };
-            let slots = records::remove(connection, segments, &rows)?;
+            after.dead = records::remove(connection, segments, &rows)?;
             let unique: BTreeSet<i64> = rows.into_iter().collect();
-            Ok(Value::Tuple(vec![
-                Value::Int(unique.len() as i64),
-                slots_list(slots),
-            ]))
-        })?;
-        Ok(self.bury(written))
-    }
-
-    /// Marks the slots of removed rows, once the removal is committed; what a crash leaves unmarked a search marks.
-    fn bury(
-        &self,
-        written: impl Future<Output = Answer> + Send + 'static,
-    ) -> impl Future<Output = Answer> + Send + 'static {
-        let segments = Arc::clone(&self.segments);
-        async move {
-            let Value::Tuple(mut answer) = written.await? else {
-                return Ok(Value::None);
-            };
-            if let Some(Value::List(slots)) = answer.pop() {
-                for slot in slots {
-                    if let Value::Int(slot) = slot {
-                        segments.bury(slot as u64);
-                    }
-                }
-            }
-            Ok(answer.pop().unwrap_or_default())
-        }
+            Ok(Value::Int(unique.len() as i64))
+        })
     }
 
     pub fn touch(
@@ -326,7 +307,7 @@ impl Memories {
         ids: Vec<String>,
         now: String,
     ) -> Result<impl Future<Output = Answer> + Send + 'static, Error> {
-        self.write(move |connection, _| {
+        self.write(move |connection, _, _| {
             records::touch(connection, &ids, &now)?;
             Ok(Value::None)
         })
@@ -334,8 +315,8 @@ impl Memories {
 
     pub fn get(&self, id: String) -> Result<impl Future<Output = Answer> + Send + 'static, Error> {
         self.read(move |connection, segments| {
-            let vectors = records::open_segments(connection, segments)?;
-            Ok(found::by_id(connection, &vectors, &id)?.unwrap_or_default())
+            let moment = Moment::of(connection, segments)?;
+            Ok(found::by_id(connection, &moment, &id)?.unwrap_or_default())
         })
     }
 
@@ -347,12 +328,16 @@ impl Memories {
         vectors: bool,
     ) -> Result<impl Future<Output = Answer> + Send + 'static, Error> {
         self.read(move |connection, segments| {
-            let vectors = if vectors {
-                records::open_segments(connection, segments)?
-            } else {
-                Vec::new()
-            };
-            found::list(connection, &vectors, prefix.as_deref(), limit, offset)
+            let moment = vectors
+                .then(|| Moment::of(connection, segments))
+                .transpose()?;
+            found::list(
+                connection,
+                moment.as_ref(),
+                prefix.as_deref(),
+                limit,
+                offset,
+            )
         })
     }
 
@@ -394,17 +379,12 @@ impl Memories {
         from: usize,
         most: usize,
     ) -> Result<impl Future<Output = Answer> + Send + 'static, Error> {
-        let written = self.write(move |connection, segments| {
+        self.write(move |connection, segments, after| {
             let next = compaction::move_slice(connection, segments, base, from, most)?;
-            Ok(next.map_or(Value::None, |next| Value::Int(next as i64)))
-        })?;
-        let segments = Arc::clone(&self.segments);
-        Ok(async move {
-            let next = written.await?;
-            if next == Value::None {
-                segments.remove(base);
+            if next.is_none() {
+                after.removed.push(base);
             }
-            Ok(next)
+            Ok(next.map_or(Value::None, |next| Value::Int(next as i64)))
         })
     }
 
@@ -433,21 +413,8 @@ fn prepare(connection: &Connection, segments: &Segments) -> Done<()> {
         .into_iter()
         .map(|(base, ..)| base)
         .collect();
-    segments.keep_only(&kept, true);
+    segments.remove_others(&kept);
     Ok(())
-}
-
-fn slots_list(slots: Vec<u64>) -> Value {
-    Value::List(
-        slots
-            .into_iter()
-            .map(|slot| Value::Int(slot as i64))
-            .collect(),
-    )
-}
-
-fn slots_value(slots: Vec<u64>) -> Value {
-    Value::Tuple(vec![Value::None, slots_list(slots)])
 }
 
 /// Refuses what cannot be stored before anything is queued.

@@ -1,15 +1,18 @@
 //! What a store is asked: by vector, by words, by both.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::future::Future;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError};
 
 use rusqlite::Connection;
 
 use super::filter::Filter;
-use super::found::by_row;
-use super::records::{self, Done};
-use super::search::{nearest, taken, Metric, Query};
+use super::found::{by_row, is_there};
+use super::moment::Moment;
+use super::records::{self, Done, Fault};
+use super::search::{nearest, taken, Hit, Metric, Query};
+use super::segments::Segments;
 use super::words::{Method, Words};
 use super::{finite, Answer, Memories, Wanted};
 use crate::bridge::value::Value;
@@ -32,34 +35,24 @@ impl Memories {
         finite(&vector, "the query's vector")?;
         self.read(move |connection, segments| {
             let stored = comparable(connection, &vector)?;
-            let mut found = Vec::new();
-            let filter = match records::filter(connection, &wanted)? {
-                Some(filter) if stored != 0 && limit > 0 => filter,
-                _ => return Ok(Value::List(found)),
+            let Some(filter) =
+                records::filter(connection, &wanted)?.filter(|_| stored != 0 && limit > 0)
+            else {
+                return Ok(Value::List(Vec::new()));
             };
-            let open = records::open_segments(connection, segments)?;
-            let next_slot = records::setting(connection, "next_slot")? as u64;
+            let moment = Moment::of(connection, segments)?;
             let query = Query::new(metric, vector.clone());
-            // A few more than wanted, for hints that turn out to be stale.
-            let mut want = limit.saturating_add(8);
-            loop {
-                let (hits, all) = nearest(&open, next_slot, &query, &filter, want);
-                for hit in hits {
-                    let score = metric.score(hit.nearness);
-                    if found.len() == limit || score < least {
-                        return Ok(Value::List(found));
-                    }
-                    match by_row(connection, &open, hit.row)? {
-                        Some(record) => found.push(Value::Tuple(vec![record, Value::Float(score)])),
-                        None => segments.bury(hit.slot),
-                    }
+            let found = living(segments, &moment, &query, &filter, limit, |hit| {
+                let score = metric.score(hit.nearness);
+                if score < least {
+                    return Ok(Met::End);
                 }
-                if found.len() == limit || all {
-                    return Ok(Value::List(found));
-                }
-                found.clear();
-                want = want.saturating_mul(2);
-            }
+                let record = by_row(connection, &moment, hit.row)?;
+                Ok(record.map_or(Met::Gone, |record| {
+                    Met::There(Value::Tuple(vec![record, Value::Float(score)]))
+                }))
+            });
+            Ok(Value::List(found?))
         })
     }
 
@@ -77,9 +70,8 @@ impl Memories {
             let stored = comparable(connection, &vector)?;
             let (mut rows, mut numbers, mut next) = (Vec::new(), Vec::new(), None);
             if let Some(filter) = records::filter(connection, &wanted)?.filter(|_| stored != 0) {
-                let open = records::open_segments(connection, segments)?;
-                let next_slot = records::setting(connection, "next_slot")? as u64;
-                next = taken(&open, next_slot, &filter, first, most, |row, vector| {
+                let moment = Moment::of(connection, segments)?;
+                next = taken(&moment, &filter, first, most, |row, vector| {
                     rows.extend(row.to_le_bytes());
                     numbers.extend_from_slice(vector);
                 });
@@ -98,10 +90,10 @@ impl Memories {
         rows: Vec<i64>,
     ) -> Result<impl Future<Output = Answer> + Send + 'static, Error> {
         self.read(move |connection, segments| {
-            let open = records::open_segments(connection, segments)?;
+            let moment = Moment::of(connection, segments)?;
             let found = rows
                 .iter()
-                .map(|row| Ok(by_row(connection, &open, *row)?.unwrap_or_default()));
+                .map(|row| Ok(by_row(connection, &moment, *row)?.unwrap_or_default()));
             Ok(Value::List(found.collect::<Done<_>>()?))
         })
     }
@@ -120,60 +112,110 @@ impl Memories {
             finite(vector, "the query's vector")?;
         }
         let words = Arc::clone(&self.words);
+        let is_behind = Cell::new(false);
         self.read(move |connection, segments| {
-            let Some(filter) = records::filter(connection, &wanted)?.filter(|_| limit > 0) else {
+            if limit == 0 {
                 return Ok(Value::List(Vec::new()));
-            };
+            }
             // More than are wanted: what one ranking puts low the other may put high.
             let deep = if near.is_some() {
                 limit.saturating_mul(4).max(FUSED)
             } else {
                 limit
             };
-            let by_word = ranked(
-                &words[usize::from(stemmed)],
-                connection,
-                &text,
-                method,
-                &filter,
-                deep,
-            )?;
-            let open = records::open_segments(connection, segments)?;
-            let best = match &near {
-                None => by_word,
-                Some((metric, vector)) => {
-                    let stored = comparable(connection, vector)?;
-                    let next_slot = records::setting(connection, "next_slot")? as u64;
-                    let hits = if stored == 0 {
-                        Vec::new()
-                    } else {
-                        nearest(
-                            &open,
-                            next_slot,
-                            &Query::new(*metric, vector.clone()),
-                            &filter,
-                            deep,
-                        )
-                        .0
-                    };
-                    fused(
-                        &hits.iter().map(|hit| hit.row).collect::<Vec<_>>(),
-                        &by_word,
-                    )
+            let words = &words[usize::from(stemmed)];
+            // The index first: the transaction begins with the first look into a table, so it sees no moment before the
+            // index's.
+            let ranked = |index: &Words| -> Done<_> {
+                let filter = records::filter(connection, &wanted)?;
+                let best = filter
+                    .as_ref()
+                    .map(|filter| index.rank(&text, method, filter, deep));
+                Ok(filter.zip(best))
+            };
+            let found = if is_behind.get() {
+                let mut index = words.write().unwrap_or_else(PoisonError::into_inner);
+                if !index.is_current(connection)? {
+                    index.follow(connection)?;
                 }
+                ranked(&index)?
+            } else {
+                let index = words.read().unwrap_or_else(PoisonError::into_inner);
+                if !index.is_current(connection)? {
+                    is_behind.set(true);
+                    let text = "the index of words is behind";
+                    return Err(Fault::Past(Error::Invalid(text.into())));
+                }
+                ranked(&index)?
+            };
+            let Some((filter, by_word)) = found else {
+                return Ok(Value::List(Vec::new()));
+            };
+            let moment = Moment::of(connection, segments)?;
+            let best = match &near {
+                Some((metric, vector)) if comparable(connection, vector)? != 0 => {
+                    let query = Query::new(*metric, vector.clone());
+                    let rows = living(segments, &moment, &query, &filter, deep, |hit| {
+                        let is_there = is_there(connection, hit.row)?;
+                        Ok(if is_there {
+                            Met::There(hit.row)
+                        } else {
+                            Met::Gone
+                        })
+                    });
+                    fused(&rows?, &by_word)
+                }
+                Some(_) => fused(&[], &by_word),
+                None => by_word,
             };
             let mut found = Vec::new();
-            for (row, score) in best {
-                if found.len() == limit {
-                    break;
-                }
-                // The index may have followed a later moment than this reader sees, and a slot may be stale.
-                if let Some(record) = by_row(connection, &open, row)? {
+            for (row, score) in best.into_iter().take(limit) {
+                if let Some(record) = by_row(connection, &moment, row)? {
                     found.push(Value::Tuple(vec![record, Value::Float(score)]));
                 }
             }
             Ok(Value::List(found))
         })
+    }
+}
+
+/// What a hit turned out to be.
+enum Met<T> {
+    There(T),
+    /// Its row is not there: the slot is stale.
+    Gone,
+    /// Nothing that comes after it is wanted either.
+    End,
+}
+
+/// The nearest whose rows are there, `limit` at most, as `meet` tells them.
+fn living<T>(
+    segments: &Segments,
+    moment: &Moment,
+    query: &Query,
+    filter: &Filter,
+    limit: usize,
+    mut meet: impl FnMut(&Hit) -> Done<Met<T>>,
+) -> Done<Vec<T>> {
+    // A few more than wanted, for hints that turn out to be stale.
+    let mut want = limit.saturating_add(8);
+    loop {
+        let (hits, all) = nearest(moment, query, filter, want);
+        let mut found = Vec::new();
+        for hit in hits {
+            if found.len() == limit {
+                return Ok(found);
+            }
+            match meet(&hit)? {
+                Met::There(one) => found.push(one),
+                Met::Gone => segments.bury(hit.slot, moment.removal),
+                Met::End => return Ok(found),
+            }
+        }
+        if found.len() == limit || all {
+            return Ok(found);
+        }
+        want = want.saturating_mul(2);
     }
 }
 
@@ -185,25 +227,6 @@ fn comparable(connection: &Connection, vector: &[f32]) -> Done<usize> {
         return Err(Error::Dimension { stored, given }.into());
     }
     Ok(stored)
-}
-
-fn ranked(
-    words: &RwLock<Words>,
-    connection: &Connection,
-    text: &str,
-    method: Method,
-    filter: &Filter,
-    want: usize,
-) -> Done<Vec<(i64, f64)>> {
-    {
-        let index = words.read().unwrap_or_else(PoisonError::into_inner);
-        if index.is_current(connection)? {
-            return Ok(index.rank(text, method, filter, want));
-        }
-    }
-    let mut index = words.write().unwrap_or_else(PoisonError::into_inner);
-    index.follow(connection)?;
-    Ok(index.rank(text, method, filter, want))
 }
 
 /// Reciprocal rank fusion; 1 where both rankings put a row first.

@@ -3,15 +3,13 @@
 //! A row is never changed but for `accessed` and `slot`, and its number never used again: an update is a new row. So what
 //! others keep by row number (the words, the vectors) is right for as long as the row exists.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
-
 use rusqlite::{params, Connection, OptionalExtension};
 
 use super::filter::{Filter, Members};
 use super::insert::Counts;
+use super::moment::Moment;
 use super::scopes::counted;
-use super::segments::{Segment, Segments};
+use super::segments::{Removal, Segments};
 use crate::error::{DatabaseErrorKind as Kind, Error};
 use crate::store::failure::failure;
 
@@ -42,8 +40,8 @@ INSERT INTO setting VALUES ('dim', 0), ('next_slot', 0);
 pub enum Fault {
     Sql(rusqlite::Error),
     Ours(Error),
-    /// A segment's file is not there.
-    Removed(Error),
+    /// The moment is past: a segment's file is not there any more, or an index says more than was then.
+    Past(Error),
 }
 
 impl From<rusqlite::Error> for Fault {
@@ -64,7 +62,7 @@ pub type Done<T> = Result<T, Fault>;
 pub fn told<T>(connection: &Connection, act: impl FnOnce() -> Done<T>) -> Result<T, Error> {
     act().map_err(|fault| match fault {
         Fault::Sql(error) => failure(connection.path().unwrap_or_default().as_ref(), &error),
-        Fault::Ours(error) | Fault::Removed(error) => error,
+        Fault::Ours(error) | Fault::Past(error) => error,
     })
 }
 
@@ -141,10 +139,14 @@ pub fn range(prefix: &str) -> (String, String) {
     (prefix.to_owned(), format!("{prefix}\u{10ffff}"))
 }
 
-/// Removes rows; gives the slots of their vectors.
-pub fn remove(connection: &Connection, segments: &Segments, rows: &[i64]) -> Done<Vec<u64>> {
+/// Removes rows; gives the slots of their vectors, with the numbers of the removals.
+pub fn remove(
+    connection: &Connection,
+    segments: &Segments,
+    rows: &[i64],
+) -> Done<Vec<(u64, Removal)>> {
     // Open, so that they can be marked.
-    open_segments(connection, segments)?;
+    Moment::of(connection, segments)?;
     let mut slots = Vec::new();
     let mut counts = Counts::default();
     for &row in rows {
@@ -175,7 +177,8 @@ pub fn remove(connection: &Connection, segments: &Segments, rows: &[i64]) -> Don
         connection
             .prepare_cached("INSERT INTO gone (row) VALUES (?1)")?
             .execute([row])?;
-        slots.extend(slot.map(|slot| slot as u64));
+        let removal = Removal::of(connection.last_insert_rowid());
+        slots.extend(slot.map(|slot| (slot as u64, removal)));
     }
     counts.write(connection)?;
     Ok(slots)
@@ -321,21 +324,4 @@ pub fn list_segments(connection: &Connection) -> Done<Vec<(u64, u64, usize)>> {
         ))
     })?;
     Ok(found.collect::<Result<_, _>>()?)
-}
-
-/// All segments of the store as the connection sees it.
-pub fn open_segments(connection: &Connection, segments: &Segments) -> Done<Vec<Arc<Segment>>> {
-    let listed = list_segments(connection)?;
-    let kept: BTreeSet<u64> = listed.iter().map(|(base, ..)| *base).collect();
-    segments.keep_only(&kept, false);
-    let opened = listed.into_iter().map(|(base, capacity, dim)| {
-        segments.get(base, capacity, dim).map_err(|error| {
-            if segments.has(base) {
-                Fault::Ours(error)
-            } else {
-                Fault::Removed(error)
-            }
-        })
-    });
-    opened.collect()
 }

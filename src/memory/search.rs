@@ -2,12 +2,12 @@
 
 use std::collections::BinaryHeap;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::Arc;
 use std::thread;
 
 use super::filter::Filter;
 use super::kernels::{codes, distance, dot, Coded};
-use super::segments::{Entry, Segment, DEAD};
+use super::moment::Moment;
+use super::segments::Entry;
 
 /// Bytes of codes above which a second thread pays.
 const PARALLEL: usize = 2 << 20;
@@ -143,19 +143,12 @@ impl Pass {
         }
     }
 
-    fn scan(
-        &mut self,
-        query: &Query,
-        filter: &Filter,
-        segments: &[Arc<Segment>],
-        number: usize,
-        used: usize,
-    ) {
-        let segment = &segments[number];
+    fn scan(&mut self, query: &Query, filter: &Filter, moment: &Moment, number: usize) {
+        let segment = &moment.segments[number];
         let (metric, own) = (query.metric, &query.coded);
-        for index in 0..used {
+        for index in 0..moment.used(segment) {
             let entry = segment.entry(index);
-            if entry.row == 0 || entry.flags & DEAD != 0 || !filter.takes(&entry) {
+            if !moment.may_have(&entry) || !filter.takes(&entry) {
                 continue;
             }
             let product = codes(segment.codes(index), &own.codes) as f32;
@@ -181,19 +174,18 @@ impl Pass {
 /// Gives `take` the row and the vector's bytes of what `filter` takes, from slot `first` on, `most` times at most; tells the
 /// slot to go on at, None at the end.
 pub fn taken(
-    segments: &[Arc<Segment>],
-    next_slot: u64,
+    moment: &Moment,
     filter: &Filter,
     first: u64,
     most: usize,
     mut take: impl FnMut(i64, &[u8]),
 ) -> Option<u64> {
     let mut left = most;
-    for segment in segments {
+    for segment in &moment.segments {
         let from = first.saturating_sub(segment.base) as usize;
-        for index in from..segment.used(next_slot) {
+        for index in from..moment.used(segment) {
             let entry = segment.entry(index);
-            if entry.row == 0 || entry.flags & DEAD != 0 || !filter.takes(&entry) {
+            if !moment.may_have(&entry) || !filter.takes(&entry) {
                 continue;
             }
             if left == 0 {
@@ -208,17 +200,11 @@ pub fn taken(
 
 /// The `want` nearest of what `filter` takes, the nearest first, and of equals the one saved first; and whether these
 /// are all there are. They may be fewer than `want` and not all: what compaction moves stands in two slots for a while.
-pub fn nearest(
-    segments: &[Arc<Segment>],
-    next_slot: u64,
-    query: &Query,
-    filter: &Filter,
-    want: usize,
-) -> (Vec<Hit>, bool) {
-    let dim = query.vector.len();
+pub fn nearest(moment: &Moment, query: &Query, filter: &Filter, want: usize) -> (Vec<Hit>, bool) {
+    let (segments, dim) = (&moment.segments, query.vector.len());
     let total: usize = segments
         .iter()
-        .map(|segment| segment.used(next_slot) * dim)
+        .map(|segment| moment.used(segment) * dim)
         .sum();
     let threads = (total / PARALLEL + 1)
         .min(segments.len())
@@ -228,10 +214,10 @@ pub fn nearest(
         let mut pass = Pass::new(want);
         loop {
             let number = turn.fetch_add(1, Relaxed);
-            let Some(segment) = segments.get(number) else {
+            if number >= segments.len() {
                 return pass;
-            };
-            pass.scan(query, filter, segments, number, segment.used(next_slot));
+            }
+            pass.scan(query, filter, moment, number);
         }
     };
     let mut pass = thread::scope(|scope| {

@@ -24,8 +24,9 @@ const _: () = assert!(cfg!(target_endian = "little"));
 const ENTRY: usize = 40;
 const FLAGS_AT: usize = 24;
 pub const PRIVATE: u32 = 1;
-/// The row is gone. Only a hint: the row decides.
+/// The row is gone, for those who see its removal, whose number the other bits hold. Only a hint: the row decides.
 pub const DEAD: u32 = 2;
+const REMOVAL_AT: u32 = 2;
 /// Bytes of numbers in a segment, about: the unit of compaction and of parallel search.
 const SEGMENT_BYTES: u64 = 32 << 20;
 
@@ -44,6 +45,25 @@ pub struct Entry {
     pub scale: f32,
     pub lost: f32,
     pub length: f32,
+}
+
+impl Entry {
+    /// Whether it is known that its row is not there for who sees the removals up to this one.
+    pub fn is_dead(&self, seen: Removal) -> bool {
+        self.flags & DEAD != 0 && self.flags >> REMOVAL_AT <= seen.0
+    }
+}
+
+/// The number of a row's removal, or of the last that a transaction sees. Beyond 2^30, which is a year of 34 removals a
+/// second, all are one: then a search may miss what is being replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Removal(u32);
+
+impl Removal {
+    pub fn of(number: i64) -> Self {
+        let most = u32::MAX >> REMOVAL_AT;
+        Self(u32::try_from(number).unwrap_or(most).min(most))
+    }
 }
 
 const _: () =
@@ -168,9 +188,9 @@ impl Segment {
         write_at(&self.file, &slots.entries, first * ENTRY as u64)
     }
 
-    /// Marks a slot whose row is gone for good.
-    pub fn bury(&self, index: usize) -> io::Result<()> {
-        let flags = self.flags(index).load(Relaxed) | DEAD;
+    /// Marks a slot whose row is gone for good, and was by this removal at the latest.
+    fn bury(&self, index: usize, removal: Removal) -> io::Result<()> {
+        let flags = self.flags(index).load(Relaxed) & PRIVATE | DEAD | removal.0 << REMOVAL_AT;
         write_at(
             &self.file,
             &flags.to_le_bytes(),
@@ -202,7 +222,7 @@ pub struct Segments {
     folder: PathBuf,
     open: Mutex<BTreeMap<u64, Arc<Segment>>>,
     /// Written since the last flush; with `true`, the folder has a new file.
-    dirty: Mutex<(BTreeSet<u64>, bool)>,
+    dirty: Mutex<(BTreeMap<u64, Arc<Segment>>, bool)>,
     /// Flushes that have begun.
     flushing: Mutex<Vec<JoinHandle<Result<(), Error>>>>,
 }
@@ -259,21 +279,22 @@ impl Segments {
     }
 
     /// Writes slots of a segment; they are on disk after the next `flush`.
-    pub fn write(&self, segment: &Segment, first: u64, slots: &Slots) -> Result<(), Error> {
-        lock(&self.dirty).0.insert(segment.base);
+    pub fn write(&self, segment: &Arc<Segment>, first: u64, slots: &Slots) -> Result<(), Error> {
+        let written = Arc::clone(segment);
+        lock(&self.dirty).0.insert(segment.base, written);
         segment
             .write((first - segment.base) as usize, slots)
             .map_err(|error| failed(&self.path(segment.base), &error))
     }
 
     /// Marks a slot whose row is gone for good, where its segment is open; a hint that is missed is found again.
-    pub fn bury(&self, slot: u64) {
+    pub fn bury(&self, slot: u64, removal: Removal) {
         let segment = lock(&self.open)
             .values()
             .find(|segment| segment.holds(slot))
             .cloned();
         if let Some(segment) = segment {
-            let _ = segment.bury((slot - segment.base) as usize);
+            let _ = segment.bury((slot - segment.base) as usize, removal);
         }
     }
 
@@ -286,12 +307,12 @@ impl Segments {
 
     /// Begins to flush what was written, on a thread, while other things are written. The next `flush` waits for it.
     pub fn begin_flush(&self) {
-        let bases = std::mem::take(&mut lock(&self.dirty).0);
-        let written = self.opened(&bases);
+        let written = std::mem::take(&mut lock(&self.dirty).0);
+        let segments = self.named(&written);
         let thread = thread::Builder::new().name("fastcrew-flush".into());
-        match thread.spawn(move || synced(&written)) {
+        match thread.spawn(move || synced(&segments)) {
             Ok(flushing) => lock(&self.flushing).push(flushing),
-            Err(_) => lock(&self.dirty).0.extend(bases),
+            Err(_) => lock(&self.dirty).0.extend(written),
         }
     }
 
@@ -303,7 +324,7 @@ impl Segments {
             flushed.unwrap_or_else(|payload| Err(Error::from_panic(payload.as_ref())))?;
         }
         let (written, new_file) = std::mem::take(&mut *lock(&self.dirty));
-        synced(&self.opened(&written))?;
+        synced(&self.named(&written))?;
         if new_file && cfg!(unix) {
             File::open(&self.folder)
                 .and_then(|folder| folder.sync_all())
@@ -312,20 +333,21 @@ impl Segments {
         Ok(())
     }
 
-    fn opened(&self, bases: &BTreeSet<u64>) -> Vec<(PathBuf, Arc<Segment>)> {
-        let open = lock(&self.open);
-        let found = bases.iter().filter_map(|base| open.get(base));
-        found
+    fn named(&self, segments: &BTreeMap<u64, Arc<Segment>>) -> Vec<(PathBuf, Arc<Segment>)> {
+        segments
+            .values()
             .map(|segment| (self.path(segment.base), Arc::clone(segment)))
             .collect()
     }
 
-    /// Forgets, and with `delete` removes, all segments but those that begin at `kept`.
-    pub fn keep_only(&self, kept: &BTreeSet<u64>, delete: bool) {
+    /// Forgets all segments but those that begin at `kept`, and those after a moment at which `next_slot` came next.
+    pub fn forget_others(&self, kept: &BTreeSet<u64>, next_slot: u64) {
+        lock(&self.open).retain(|base, _| *base >= next_slot || kept.contains(base));
+    }
+
+    /// Removes all files but those of the segments that begin at `kept`.
+    pub fn remove_others(&self, kept: &BTreeSet<u64>) {
         lock(&self.open).retain(|base, _| kept.contains(base));
-        if !delete {
-            return;
-        }
         for file in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
             let name = file.file_name();
             let base = name
@@ -405,4 +427,49 @@ fn failed(path: &Path, error: &io::Error) -> Error {
         _ => Kind::Other,
     };
     Error::database(kind, format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_written_is_flushed_whatever_readers_of_earlier_moments_forget() {
+        let folder = tempfile::tempdir().unwrap();
+        let segments = Segments::new(folder.path().into());
+        let segment = segments.create(256, 256, 8).unwrap();
+        let mut slots = Slots::default();
+        let entry = Entry {
+            row: 1,
+            created: 0,
+            scope: 1,
+            source: 0,
+            flags: 0,
+            scale: 0.0,
+            lost: 0.0,
+            length: 0.0,
+        };
+        slots.add(entry, &[1.0; 8]);
+        segments.write(&segment, 256, &slots).unwrap();
+        segments.forget_others(&BTreeSet::new(), 256);
+        assert!(lock(&segments.open).contains_key(&256));
+        segments.forget_others(&BTreeSet::new(), 257);
+        assert!(!lock(&segments.open).contains_key(&256));
+        assert_eq!(segments.named(&lock(&segments.dirty).0).len(), 1);
+        segments.flush().unwrap();
+        assert!(lock(&segments.dirty).0.is_empty());
+    }
+
+    #[test]
+    fn a_removal_is_for_those_who_see_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let segments = Segments::new(folder.path().into());
+        let segment = segments.create(0, 256, 8).unwrap();
+        segments.bury(3, Removal::of(7));
+        let entry = segment.entry(3);
+        let sees = |number| entry.is_dead(Removal::of(number));
+        assert_eq!([6, 7, 8, i64::MAX].map(sees), [false, true, true, true]);
+        segments.bury(3, Removal::of(i64::MAX));
+        assert!(segment.entry(3).is_dead(Removal::of(1 << 30)));
+    }
 }

@@ -10,8 +10,13 @@ use super::statement;
 use crate::bridge::value::Value;
 use crate::error::Error;
 
-/// A write of the core's own. It may run twice: a group is done again without the work that spoiled it.
-pub struct Task(pub Box<Act>);
+/// A write of the core's own.
+pub struct Task {
+    /// It may run twice: a group is done again without the work that spoiled it.
+    pub act: Box<Act>,
+    /// What follows once it is on disk, whether its caller still waits or not.
+    pub then: Box<dyn Fn() + Send>,
+}
 
 type Act = dyn Fn(&Connection) -> Result<Value, Error> + Send;
 
@@ -83,9 +88,18 @@ impl Work {
                 });
                 each.collect::<Result<_, _>>().map(Value::List)
             }
-            Self::Task(task) => task.0(connection),
+            Self::Task(task) => (task.act)(connection),
             #[cfg(test)]
             Self::Panic => panic!("asked for by a test"),
+        }
+    }
+}
+
+impl Work {
+    /// To be called after the COMMIT.
+    pub fn committed(&self) {
+        if let Self::Task(task) = self {
+            (task.then)();
         }
     }
 }

@@ -210,9 +210,14 @@ impl Writer {
         }
         self.last_group = group.len();
         match self.commit(group.len()) {
-            Ok(()) => group
-                .into_iter()
-                .for_each(|(job, answer)| job.finish(answer)),
+            Ok(()) => {
+                for (job, answer) in group {
+                    if answer.is_ok() {
+                        job.work.committed();
+                    }
+                    job.finish(answer);
+                }
+            }
             Err(Error::Database {
                 kind: Kind::Integrity,
                 ..
@@ -236,7 +241,9 @@ impl Writer {
             let answer = answer.and_then(|_| {
                 self.begin(job.since)?;
                 let answer = job.work.run(self.connection(), &self.ids)?;
-                self.commit(1).map(|()| answer)
+                self.commit(1)?;
+                job.work.committed();
+                Ok(answer)
             });
             self.roll_back();
             job.finish(answer);

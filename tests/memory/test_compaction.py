@@ -7,23 +7,9 @@ from typing import Any
 
 import pytest
 
-from fastcrew_async._fallback import memory as twin
-from fastcrew_async._fallback.runtime import Runtime
-from fastcrew_async.memory import compaction, rows
+from fastcrew_async.memory import compaction
 from fastcrew_async.memory.store import MemoryStore
 from tests.memory.records import record, unit
-
-
-@pytest.fixture
-def fragmented(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> MemoryStore:
-    """300 records, the first 256 of which are in a segment of their own."""
-    with monkeypatch.context() as patched:
-        patched.setattr(twin, "capacity", lambda dim: 256)
-        first = twin.Memories(Runtime(), store.path, 1, 5.0)
-        first.save_sync([rows.incoming(record(n, embedding=unit(n))) for n in range(256)])
-        first.close_sync()
-    store.save([record(n, embedding=unit(n)) for n in range(256, 300)])
-    return store
 
 
 def test_what_is_gone_is_given_back_and_nothing_else(fragmented: MemoryStore) -> None:
