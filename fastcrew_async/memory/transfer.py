@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
@@ -18,8 +18,9 @@ _BATCH = 1000
 
 
 def import_lancedb(store: MemoryStore, path: str | os.PathLike[str], table: str = "memories") -> int:
-    """Copy the records of CrewAI's ``LanceDBStorage`` at ``path``, and tell how many. Those whose id the store has are
-    passed over, so that an import that was cut short can be done again.
+    """Copy the records of CrewAI's ``LanceDBStorage`` at ``path``, and tell how many. Those whose id the store had
+    before are passed over, so that an import that was cut short can be done again; an id that the table holds twice is
+    kept twice.
 
     Raises:
         FileNotFoundError: there is no such table.
@@ -30,13 +31,7 @@ def import_lancedb(store: MemoryStore, path: str | os.PathLike[str], table: str 
     if not (Path(path) / f"{table}.lance").is_dir():
         raise FileNotFoundError(f"{os.fspath(path)} holds no LanceDB table {table!r}: give CrewAI's memory folder")
     rows = lancedb.connect(os.fspath(path)).open_table(table).to_arrow()
-    count = 0
-    for batch in rows.to_batches(_BATCH):
-        records = [_from_lancedb(row) for row in batch.to_pylist()]
-        fresh = [record for record in records if store.get_record(record.id) is None]
-        store.save(fresh)
-        count += len(fresh)
-    return count
+    return _save(store, (_from_lancedb(row) for batch in rows.to_batches(_BATCH) for row in batch.to_pylist()))
 
 
 def _from_lancedb(row: dict[str, Any]) -> MemoryRecord:
@@ -75,21 +70,34 @@ def export_jsonl(store: MemoryStore, file: TextIO, scope: str | None = None, vec
 
 
 def import_jsonl(store: MemoryStore, file: TextIO) -> int:
-    """Save what ``export_jsonl`` wrote, and tell how many. Records whose id the store has are passed over.
+    """Save what ``export_jsonl`` wrote, and tell how many. Records whose id the store had before are passed over; an id
+    that the file holds twice is kept twice.
 
     Raises:
         ValueError: a line is not a record; the error tells its number. The batches before it are saved.
     """
-    count, batch = 0, []
+    return _save(store, _lines(file))
+
+
+def _lines(file: TextIO) -> Iterator[MemoryRecord]:
     for number, line in enumerate(file, 1):
         if not line.strip():
             continue
         try:
-            record = MemoryRecord.model_validate(json.loads(line))
+            yield MemoryRecord.model_validate(json.loads(line))
         except ValueError as error:
             raise ValueError(f"line {number} is not a record: {error}") from error
-        if store.get_record(record.id) is None:
-            batch.append(record)
+
+
+def _save(store: MemoryStore, records: Iterable[MemoryRecord]) -> int:
+    """Save in batches what was not there before, and tell how many."""
+    count, batch = 0, []
+    fresh: set[str] = set()
+    for record in records:
+        if record.id not in fresh and store.get_record(record.id) is not None:
+            continue
+        fresh.add(record.id)
+        batch.append(record)
         if len(batch) == _BATCH:
             store.save(batch)
             count, batch = count + len(batch), []

@@ -49,6 +49,24 @@ def test_json_lines_go_out_and_come_back(tmp_path: Path) -> None:
     copy.close()
 
 
+def test_an_id_that_comes_twice_is_kept_twice(store: MemoryStore, tmp_path: Path) -> None:
+    source = [record(n % 1100) for n in range(2200)]  # the second of an id lies in another batch than the first
+    source += [record(1100), record(1100)]
+    source.append(record(2000))
+    store.save([record(2000)])
+    lines = "".join(f"{one.model_dump_json()}\n" for one in source)
+    assert import_jsonl(store, io.StringIO(lines)) == 2202
+    assert import_jsonl(store, io.StringIO(lines)) == 0
+    assert store.count() == 2203
+
+    LanceDBStorage(tmp_path / "lance", compact_every=0).save(source)
+    copy = MemoryStore(tmp_path / "copy")
+    copy.save([record(2000)])
+    assert import_lancedb(copy, tmp_path / "lance") == 2202
+    assert import_lancedb(copy, tmp_path / "lance") == 0
+    copy.close()
+
+
 def test_the_commands(tmp_path: Path) -> None:
     run = CliRunner().invoke
     folder = str(tmp_path / "m")
