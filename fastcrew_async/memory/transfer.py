@@ -58,10 +58,12 @@ def _time(text: Any) -> datetime:
 
 def export_jsonl(store: MemoryStore, file: TextIO, scope: str | None = None, vectors: bool = True) -> int:
     """Write the records of a scope, a line of JSON each, the newest first, and tell how many. Read back by
-    ``import_jsonl``."""
+    ``import_jsonl``. Infinite numbers in metadata and NaN are written as Python's ``json`` does: ``Infinity``, ``NaN``.
+    """
     count = 0
     for record in _records(store, scope):
-        line = record.model_dump(mode="json")
+        line = record.model_dump(mode="json", exclude={"metadata"})
+        line["metadata"] = record.metadata  # pydantic's JSON has no infinite numbers
         if vectors:
             line["embedding"] = record.embedding
         file.write(json.dumps(line) + "\n")

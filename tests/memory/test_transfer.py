@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from math import inf, nan
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,17 @@ def test_json_lines_go_out_and_come_back(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="line 2 is not a record"):
         import_jsonl(copy, io.StringIO('\n{"scope": "/"}\n'))
     store.close()
+    copy.close()
+
+
+def test_metadata_are_kept_as_they_are(store: MemoryStore, tmp_path: Path) -> None:
+    source = record(0, metadata={"most": inf, "deep": [{"least": -inf}], "none": nan, "half": "\ud800", "big": 10**30})
+    store.save([source])
+    file = io.StringIO()
+    export_jsonl(store, file)
+    copy = MemoryStore(tmp_path / "copy")
+    import_jsonl(copy, io.StringIO(file.getvalue()))
+    assert repr(copy.list_records()) == repr([source])
     copy.close()
 
 
