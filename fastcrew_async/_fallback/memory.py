@@ -11,47 +11,19 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from fastcrew_async._fallback import store, words
+from fastcrew_async._fallback import store, tables, words
 from fastcrew_async._fallback.bridge import Awaitable
+from fastcrew_async._fallback.nearness import NEARNESS, fused
 from fastcrew_async._fallback.runtime import Runtime
 from fastcrew_async._fallback.segments import PRIVATE, Entry, Segment, capacity
-from fastcrew_async.errors import DatabaseOpenError
+from fastcrew_async._fallback.tables import Wanted
 
-_FORMAT = 1
 _MOST_DIMENSIONS = 65_536
-_EPOCH = datetime(1970, 1, 1)
-_FUSED, _RANK = 100, 60
-_SCHEMA = """
-CREATE TABLE scope (id INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE, records INTEGER NOT NULL DEFAULT 0);
-CREATE TABLE name (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);
-CREATE TABLE record (
-  row INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL, scope INTEGER NOT NULL, created TEXT NOT NULL,
-  created_at INTEGER NOT NULL, accessed TEXT NOT NULL, importance REAL NOT NULL, source INTEGER NOT NULL,
-  private INTEGER NOT NULL, slot INTEGER, tags BLOB NOT NULL, categories TEXT NOT NULL, metadata TEXT NOT NULL,
-  content TEXT NOT NULL);
-CREATE INDEX record_id ON record (id);
-CREATE INDEX record_created ON record (created);
-CREATE INDEX record_scope ON record (scope, created);
-CREATE TABLE tagged (tag INTEGER NOT NULL, row INTEGER NOT NULL, PRIMARY KEY (tag, row)) WITHOUT ROWID;
-CREATE TABLE scope_tag (
-  scope INTEGER NOT NULL, tag INTEGER NOT NULL, uses INTEGER NOT NULL, PRIMARY KEY (scope, tag)) WITHOUT ROWID;
-CREATE TABLE gone (number INTEGER PRIMARY KEY AUTOINCREMENT, row INTEGER NOT NULL);
-CREATE TABLE segment (base INTEGER PRIMARY KEY, capacity INTEGER NOT NULL, dim INTEGER NOT NULL);
-CREATE TABLE setting (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-INSERT INTO setting VALUES ('dim', 0), ('next_slot', 0)
-"""
-_COLUMNS = (
-    "SELECT r.id, r.content, s.path, r.categories, r.metadata, r.importance, r.created, r.accessed, "
-    "n.text, r.private, r.slot FROM record r JOIN scope s ON s.id = r.scope "
-    "LEFT JOIN name n ON n.id = r.source "
-)
-
+_FUSED = 100
 Act = Callable[[sqlite3.Connection], Any]
-Wanted = tuple[Any, ...]
 
 
 class _Writer(store._Writer):
@@ -144,10 +116,10 @@ class Memories:
         self._now(self._writing(self._replacing(records)))
 
     def touch(self, ids: list[str], now: str) -> Awaitable[Any]:
-        return self._later(self._writing(lambda connection: _touch(connection, ids, now)))
+        return self._later(self._writing(lambda connection: tables.touch(connection, ids, now)))
 
     def touch_sync(self, ids: list[str], now: str) -> None:
-        self._now(self._writing(lambda connection: _touch(connection, ids, now)))
+        self._now(self._writing(lambda connection: tables.touch(connection, ids, now)))
 
     def get(self, id: str) -> Awaitable[Any]:
         return self._later(self._reading(lambda connection: self._get(connection, id)))
@@ -221,28 +193,28 @@ class Memories:
         return self._now(self._writing(lambda connection: self._delete(connection, ids, wanted, between, forget)))
 
     def scope_info(self, prefix: str | None) -> Awaitable[Any]:
-        return self._later(self._reading(lambda connection: _scope_info(connection, prefix)))
+        return self._later(self._reading(lambda connection: tables.scope_info(connection, prefix)))
 
     def scope_info_sync(self, prefix: str | None) -> Any:
-        return self._now(self._reading(lambda connection: _scope_info(connection, prefix)))
+        return self._now(self._reading(lambda connection: tables.scope_info(connection, prefix)))
 
     def scopes(self, prefix: str | None) -> Awaitable[Any]:
-        return self._later(self._reading(lambda connection: _scopes(connection, prefix)))
+        return self._later(self._reading(lambda connection: tables.scopes(connection, prefix)))
 
     def scopes_sync(self, prefix: str | None) -> Any:
-        return self._now(self._reading(lambda connection: _scopes(connection, prefix)))
+        return self._now(self._reading(lambda connection: tables.scopes(connection, prefix)))
 
     def categories(self, prefix: str | None) -> Awaitable[Any]:
-        return self._later(self._reading(lambda connection: _categories(connection, prefix)))
+        return self._later(self._reading(lambda connection: tables.categories(connection, prefix)))
 
     def categories_sync(self, prefix: str | None) -> Any:
-        return self._now(self._reading(lambda connection: _categories(connection, prefix)))
+        return self._now(self._reading(lambda connection: tables.categories(connection, prefix)))
 
     def count(self, prefix: str | None) -> Awaitable[Any]:
-        return self._later(self._reading(lambda connection: sum(n for _, n in _scopes(connection, prefix))))
+        return self._later(self._reading(lambda connection: sum(n for _, n in tables.scopes(connection, prefix))))
 
     def count_sync(self, prefix: str | None) -> Any:
-        return self._now(self._reading(lambda connection: sum(n for _, n in _scopes(connection, prefix))))
+        return self._now(self._reading(lambda connection: sum(n for _, n in tables.scopes(connection, prefix))))
 
     def close(self) -> Awaitable[Any]:
         return self._store.close()
@@ -271,7 +243,7 @@ class Memories:
     def _writing(self, act: Act) -> Callable[[], Future[Any]]:
         def task(connection: sqlite3.Connection) -> Any:
             if not self._created:
-                _create(connection)
+                tables.create(connection)
                 kept = {base for (base,) in connection.execute("SELECT base FROM segment")}
                 for path in self._folder.glob("vectors-*"):
                     if not path.name[8:].isdigit() or int(path.name[8:]) not in kept:
@@ -304,24 +276,24 @@ class Memories:
         _check(packed)
 
         def act(connection: sqlite3.Connection) -> None:
-            self._remove(connection, _rows_of_ids(connection, [record[0] for record in packed]))
+            self._remove(connection, tables.rows_of_ids(connection, [record[0] for record in packed]))
             self._insert(connection, packed)
 
         return act
 
     def _insert(self, connection: sqlite3.Connection, records: Sequence[Any]) -> None:
         given = next((len(record[9]) // 4 for record in records if record[9] is not None), 0)
-        stored = _setting(connection, "dim")
+        stored = tables.setting(connection, "dim")
         if given and stored and given != stored:
             raise _mismatch(stored, given)
         if given:
-            _set(connection, "dim", given)
+            tables.put(connection, "dim", given)
         for identity, content, path, categories, metadata, tags, importance, times, owner, vector in records:
             (created_at, accessed_at, texts), (source, private) = times, owner
-            created, accessed = texts or (_iso(created_at), _iso(accessed_at))
-            numbers = [_name(connection, tag) for tag in tags]
-            scope = _scope(connection, path)
-            source_number = _name(connection, f"s{source}") if source else 0
+            created, accessed = texts or (tables.iso(created_at), tables.iso(accessed_at))
+            numbers = [tables.name(connection, tag) for tag in tags]
+            scope = tables.scope(connection, path)
+            source_number = tables.name(connection, f"s{source}") if source else 0
             packed = array("q", numbers).tobytes()
             row = connection.execute(
                 "INSERT INTO record (id, scope, created, created_at, accessed, importance, source, private, tags, "
@@ -332,14 +304,14 @@ class Memories:
                 ),
             ).lastrowid
             assert row is not None
-            _count(connection, scope, (n for n, tag in zip(numbers, tags, strict=True) if tag[0] == "c"), 1)
+            tables.count(connection, scope, (n for n, tag in zip(numbers, tags, strict=True) if tag[0] == "c"), 1)
             connection.executemany("INSERT OR IGNORE INTO tagged VALUES (?, ?)", [(tag, row) for tag in numbers])
             if vector is not None:
                 flags = PRIVATE if private else 0
                 self._append(connection, Entry(row, created_at, scope, source_number, flags, 0, 0, 0), vector)
 
     def _append(self, connection: sqlite3.Connection, entry: Entry, vector: bytes) -> None:
-        dim, slot = len(vector) // 4, _setting(connection, "next_slot")
+        dim, slot = len(vector) // 4, tables.setting(connection, "next_slot")
         last = connection.execute("SELECT base, capacity, dim FROM segment ORDER BY base DESC LIMIT 1").fetchone()
         if last is not None and last[2] == dim and slot < last[0] + last[1]:
             segment = self._segment(*last)
@@ -350,7 +322,7 @@ class Memories:
             segment.create()
         segment.write(slot, entry, vector)
         connection.execute("UPDATE record SET slot = ? WHERE row = ?", (slot, entry.row))
-        _set(connection, "next_slot", slot + 1)
+        tables.put(connection, "next_slot", slot + 1)
 
     def _segment(self, base: int, room: int, dim: int) -> Segment:
         return Segment(self._folder / f"vectors-{base}", base, room, dim)
@@ -370,7 +342,7 @@ class Memories:
             connection.execute("DELETE FROM record WHERE row = ?", (row,))
             connection.executemany("DELETE FROM tagged WHERE tag = ? AND row = ?", [(tag, row) for tag in tags])
             connection.execute("INSERT INTO gone (row) VALUES (?)", (row,))
-            _count(connection, found[0], tags, -1)
+            tables.count(connection, found[0], tags, -1)
             removed += 1
         return removed  # the slots are not marked: a search looks whether the row is there
 
@@ -383,14 +355,14 @@ class Memories:
         forget: bool,
     ) -> int:
         if wanted is not None:
-            rows = _rows_wanted(connection, *wanted)
+            rows = tables.rows_wanted(connection, *wanted)
             if ids is not None:
-                rows &= set(_rows_of_ids(connection, ids))
+                rows &= set(tables.rows_of_ids(connection, ids))
         elif ids is not None:
-            rows = set(_rows_of_ids(connection, ids))
+            rows = set(tables.rows_of_ids(connection, ids))
         elif between is not None:
             rows = set(
-                _column(
+                tables.column(
                     connection,
                     "SELECT row FROM record WHERE scope IN (SELECT id FROM scope WHERE path >= ? AND path < ?)",
                     *between,
@@ -406,14 +378,14 @@ class Memories:
             ):
                 connection.execute(sql)
             if forget:
-                _set(connection, "dim", 0)
+                tables.put(connection, "dim", 0)
             for segment in segments:
                 self._store.remove(segment.path)
             return int(count)
         return self._remove(connection, rows)
 
     def _get(self, connection: sqlite3.Connection, identity: str) -> Any:
-        found = connection.execute(f"{_COLUMNS} WHERE r.id = ? ORDER BY r.row LIMIT 1", (identity,)).fetchone()
+        found = connection.execute(f"{tables.COLUMNS} WHERE r.id = ? ORDER BY r.row LIMIT 1", (identity,)).fetchone()
         return None if found is None else self._told(found, self._segments(connection))
 
     def _told(self, found: Any, segments: list[Segment]) -> tuple[dict[str, Any], bytes | None]:
@@ -425,8 +397,8 @@ class Memories:
             "categories": json.loads(categories),
             "metadata": json.loads(metadata),
             "importance": importance,
-            "created_at": _moment(created),
-            "last_accessed": _moment(accessed),
+            "created_at": tables.moment(created),
+            "last_accessed": tables.moment(accessed),
             "source": None if source is None else source[1:],  # not in SQL, whose substr ends at a NUL
             "private": bool(private),
         }
@@ -437,9 +409,9 @@ class Memories:
         return values, None
 
     def _list(self, connection: sqlite3.Connection, prefix: str | None, limit: int, offset: int, vectors: bool) -> Any:
-        low, high = _range(prefix)
+        low, high = tables.between(prefix)
         found = connection.execute(
-            f"{_COLUMNS} WHERE (? = '' OR r.scope IN (SELECT id FROM scope WHERE path >= ? AND path < ?)) "
+            f"{tables.COLUMNS} WHERE (? = '' OR r.scope IN (SELECT id FROM scope WHERE path >= ? AND path < ?)) "
             "ORDER BY r.created DESC, r.row DESC LIMIT ? OFFSET ?",
             (low, low, high, limit, offset),
         ).fetchall()
@@ -447,7 +419,7 @@ class Memories:
         return [self._told(row, segments) for row in found]
 
     def _searching(self, metric: str, vector: bytes, wanted: Wanted, limit: int, least: float) -> Act:
-        if metric not in _NEARNESS:
+        if metric not in NEARNESS:
             raise ValueError(f'metric must be "cosine", "dot" or "euclid", not {metric!r}')
         query = array("f", vector)
         _finite(query, "the query's vector")
@@ -456,7 +428,7 @@ class Memories:
     def _search(
         self, connection: sqlite3.Connection, metric: str, query: array[float], wanted: Wanted, limit: int, least: float
     ) -> Any:
-        score = _NEARNESS[metric][1]
+        score = NEARNESS[metric][1]
         found = ((row, score(near)) for row, near in self._nearest(connection, metric, query, wanted))
         return self._records(connection, ((row, reached) for row, reached in found if reached >= least), limit)
 
@@ -464,7 +436,7 @@ class Memories:
         self, connection: sqlite3.Connection, metric: str, query: array[float], wanted: Wanted
     ) -> list[tuple[int, float]]:
         """All rows that are wanted, the nearest first."""
-        nearness = _NEARNESS[metric][0]
+        nearness = NEARNESS[metric][0]
         best = {row: nearness(query, vector) for _, row, vector in self._wanted(connection, len(query), wanted)}
         return sorted(best.items(), key=lambda match: (-match[1], match[0]))
 
@@ -472,13 +444,13 @@ class Memories:
         self, connection: sqlite3.Connection, dim: int, wanted: Wanted
     ) -> Iterator[tuple[int, int, array[float]]]:
         """The slots, rows and vectors of what is wanted."""
-        stored = _setting(connection, "dim")
+        stored = tables.setting(connection, "dim")
         if stored and stored != dim:
             raise _mismatch(stored, dim)
-        takes = _filter(connection, wanted)
+        takes = tables.filtered(connection, wanted)
         if not stored or takes is None:
             return
-        seen = _seen(connection)
+        seen = tables.seen(connection)
         for segment in self._segments(connection):
             for slot, entry, vector in segment.living(*seen):
                 if takes(entry.row, entry.scope, entry.source, bool(entry.flags & PRIVATE), entry.created):
@@ -509,7 +481,7 @@ class Memories:
         for row, score in best:
             if len(found) >= limit:
                 break
-            record = connection.execute(f"{_COLUMNS} WHERE r.row = ?", (row,)).fetchone()
+            record = connection.execute(f"{tables.COLUMNS} WHERE r.row = ?", (row,)).fetchone()
             if record is not None:  # the slot of a row that is gone is not always marked
                 found.append((self._told(record, segments), score))
         return found
@@ -521,14 +493,14 @@ class Memories:
             _finite(array("f", near[1]), "the query's vector")
 
         def look(connection: sqlite3.Connection) -> Any:
-            takes = _filter(connection, wanted)
+            takes = tables.filtered(connection, wanted)
             if takes is None or limit <= 0:
                 return []
             deep = limit if near is None else max(limit * 4, _FUSED)
             best = words.rank(connection, text, method, stemmed, takes, deep)
             if near is not None:
                 rows = [row for row, _ in self._nearest(connection, near[0], array("f", near[1]), wanted)[:deep]]
-                best = _fused(rows, [row for row, _ in best])
+                best = fused(rows, [row for row, _ in best])
             return self._records(connection, best, limit)
 
         return look
@@ -542,13 +514,13 @@ class Memories:
         if segment == segments[-1]:
             raise ValueError("the last segment is being written to: it is compacted when it is full")
         moved, at = 0, first
-        for slot, entry, vector in segment.living(*_seen(connection)):
+        for slot, entry, vector in segment.living(*tables.seen(connection)):
             if slot - base < first:
                 continue
             if moved == most:
                 break
             at = slot - base + 1
-            if _column(connection, "SELECT slot FROM record WHERE row = ?", entry.row) == [slot]:
+            if tables.column(connection, "SELECT slot FROM record WHERE row = ?", entry.row) == [slot]:
                 self._append(connection, entry, vector.tobytes())
                 moved += 1
         if moved:
@@ -561,13 +533,13 @@ class Memories:
         return None
 
     def _sizes(self, connection: sqlite3.Connection) -> tuple[Any, ...]:
-        next_slot, removals = _seen(connection)
+        next_slot, removals = tables.seen(connection)
         each = []
         size = 0
         for segment in self._segments(connection):
             used = min(max(next_slot - segment.base, 0), segment.capacity)
             living = sum(
-                _column(connection, "SELECT slot FROM record WHERE row = ?", entry.row) == [slot]
+                tables.column(connection, "SELECT slot FROM record WHERE row = ?", entry.row) == [slot]
                 for slot, entry, _ in segment.living(next_slot, removals)
             )
             each.append((segment.base, used, used - living))
@@ -577,40 +549,7 @@ class Memories:
             connection.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "freelist_count", "page_size")
         )
         (records,) = connection.execute("SELECT count(*) FROM record").fetchone()
-        return (records, _setting(connection, "dim"), slots, dead, pages * page, free * page, size, each)
-
-
-def _fused(near: list[int], by_word: list[int]) -> list[tuple[int, float]]:
-    """Reciprocal rank fusion; 1 where both rankings put a row first."""
-    scores: dict[int, float] = {}
-    for ranking in (near, by_word):
-        for place, row in enumerate(ranking):
-            scores[row] = scores.get(row, 0.0) + (_RANK + 1) / (_RANK + 1 + place) / 2
-    return sorted(scores.items(), key=lambda match: (-match[1], match[0]))
-
-
-def _dot(a: array[float], b: array[float]) -> float:
-    return math.fsum(x * y for x, y in zip(a, b, strict=True))
-
-
-def _cosine(a: array[float], b: array[float]) -> float:
-    lengths = math.sqrt(_dot(a, a)) * math.sqrt(_dot(b, b))
-    return max(-1.0, min(1.0, _dot(a, b) / lengths)) if lengths else 0.0
-
-
-def _away(a: array[float], b: array[float]) -> float:
-    return -math.fsum((x - y) ** 2 for x, y in zip(a, b, strict=True))
-
-
-def _logistic(x: float) -> float:
-    return 1 / (1 + math.exp(-x)) if x > -700 else 0.0
-
-
-_NEARNESS: dict[str, tuple[Callable[[array[float], array[float]], float], Callable[[float], float]]] = {
-    "cosine": (_cosine, lambda near: 1 / (3 - 2 * near)),
-    "euclid": (_away, lambda near: 1 / (1 - near)),
-    "dot": (_dot, _logistic),
-}
+        return (records, tables.setting(connection, "dim"), slots, dead, pages * page, free * page, size, each)
 
 
 def _mismatch(stored: int, given: int) -> Exception:
@@ -646,157 +585,3 @@ def _finite(vector: array[float], what: str) -> None:
             raise ValueError(
                 f"{what} holds {number} at place {at}: every number must be finite, and within the range of 32 bits"
             )
-
-
-def _create(connection: sqlite3.Connection) -> None:
-    (found,) = connection.execute("PRAGMA user_version").fetchone()
-    if found > _FORMAT:
-        raise DatabaseOpenError(
-            f"the memory store has format {found}, this version of fastcrew-async knows up to {_FORMAT}: upgrade it"
-        )
-    if found == 0:
-        for sql in _SCHEMA.split(";"):
-            connection.execute(sql)
-        connection.execute(f"PRAGMA user_version = {_FORMAT}")
-
-
-def _setting(connection: sqlite3.Connection, name: str) -> int:
-    (value,) = connection.execute("SELECT value FROM setting WHERE name = ?", (name,)).fetchone()
-    return int(value)
-
-
-def _seen(connection: sqlite3.Connection) -> tuple[int, int]:
-    """How many slots were used, and how many records removed."""
-    removals = _column(connection, "SELECT seq FROM sqlite_sequence WHERE name = 'gone'")
-    return _setting(connection, "next_slot"), removals[0] if removals else 0
-
-
-def _set(connection: sqlite3.Connection, name: str, value: int) -> None:
-    connection.execute("UPDATE setting SET value = ? WHERE name = ?", (value, name))
-
-
-def _named(connection: sqlite3.Connection, text: str) -> int | None:
-    found = connection.execute("SELECT id FROM name WHERE text = ?", (text,)).fetchone()
-    return None if found is None else int(found[0])
-
-
-def _name(connection: sqlite3.Connection, text: str) -> int:
-    connection.execute("INSERT OR IGNORE INTO name (text) VALUES (?)", (text,))
-    return _named(connection, text) or 0
-
-
-def _scope(connection: sqlite3.Connection, path: str) -> int:
-    connection.execute("INSERT OR IGNORE INTO scope (path) VALUES (?)", (path,))
-    return _column(connection, "SELECT id FROM scope WHERE path = ?", path)[0]
-
-
-def _range(prefix: str | None) -> tuple[str, str]:
-    """The texts between which all lie that begin with ``prefix``."""
-    return prefix or "", f"{prefix or ''}\U0010ffff"
-
-
-def _column(connection: sqlite3.Connection, sql: str, *values: Any) -> list[int]:
-    return [row[0] for row in connection.execute(sql, values)]
-
-
-def _rows_of_ids(connection: sqlite3.Connection, ids: Iterable[str]) -> list[int]:
-    return [row for one in ids for row in _column(connection, "SELECT row FROM record WHERE id = ?", one)]
-
-
-def _rows_wanted(connection: sqlite3.Connection, wanted: Wanted, older_than: str | None) -> set[int]:
-    takes = _filter(connection, wanted)
-    if takes is None:
-        return set()
-    low, high = _range(wanted[0])
-    found = connection.execute(
-        "SELECT row, scope, source, private, created_at FROM record WHERE (? IS NULL OR created < ?) "
-        "AND (? = '' OR scope IN (SELECT id FROM scope WHERE path >= ? AND path < ?))",
-        (older_than, older_than, low, low, high),
-    )
-    return {row[0] for row in found if takes(*row)}
-
-
-def _filter(connection: sqlite3.Connection, wanted: Wanted) -> Callable[[int, int, int, bool, int], bool] | None:
-    """Whether a row of this scope, source, privacy and time is wanted; None where none can be."""
-    prefix, any_of, all_of, none_of, visible_to, (start, end) = wanted
-    scopes = None
-    if prefix is not None:
-        sql = "SELECT id FROM scope WHERE path >= ? AND path < ? AND records > 0"
-        scopes = set(_column(connection, sql, *_range(prefix)))
-        if not scopes:
-            return None
-
-    def tagged(tags: Iterable[str]) -> set[int]:
-        numbers = [_named(connection, tag) for tag in tags]
-        return {row for n in numbers for row in _column(connection, "SELECT row FROM tagged WHERE tag = ?", n)}
-
-    needed = [tagged(any_of)] if any_of else []
-    needed += [tagged([tag]) for tag in all_of]
-    refused = tagged(none_of)
-    visible = (visible_to and _named(connection, f"s{visible_to}")) or 0
-
-    def takes(row: int, scope: int, source: int, private: bool, created: int) -> bool:
-        return (
-            (visible_to is None or not private or (visible != 0 and source == visible))
-            and (scopes is None or scope in scopes)
-            and (start is None or created >= start)
-            and (end is None or created < end)
-            and all(row in rows for rows in needed)
-            and row not in refused
-        )
-
-    return takes
-
-
-def _count(connection: sqlite3.Connection, scope: int, tags: Iterable[int], by: int) -> None:
-    connection.execute("UPDATE scope SET records = records + ? WHERE id = ?", (by, scope))
-    if by > 0:
-        sql = (
-            "INSERT INTO scope_tag (uses, scope, tag) VALUES (?, ?, ?) "
-            "ON CONFLICT DO UPDATE SET uses = uses + excluded.uses"
-        )
-    else:  # which of a removed record's tags are categories is not known; only they are counted
-        sql = "UPDATE scope_tag SET uses = uses + ? WHERE scope = ? AND tag = ?"
-    connection.executemany(sql, [(by, scope, tag) for tag in tags])
-
-
-def _iso(microseconds: int) -> str:
-    return (_EPOCH + timedelta(microseconds=microseconds)).isoformat()
-
-
-def _moment(text: str) -> datetime:
-    # Before Python 3.11 a "Z" is not known.
-    return datetime.fromisoformat(f"{text[:-1]}+00:00" if text.endswith("Z") else text)
-
-
-def _touch(connection: sqlite3.Connection, ids: Iterable[str], now: str) -> None:
-    connection.executemany("UPDATE record SET accessed = ? WHERE id = ?", [(now, one) for one in ids])
-
-
-def _scopes(connection: sqlite3.Connection, prefix: str | None) -> list[tuple[str, int]]:
-    low, high = _range(prefix)
-    return connection.execute(
-        "SELECT path, records FROM scope WHERE (? = '' OR path >= ? AND path < ?) AND records > 0 ORDER BY path",
-        (low, low, high),
-    ).fetchall()
-
-
-def _categories(connection: sqlite3.Connection, prefix: str | None) -> list[tuple[str, int]]:
-    low, high = _range(prefix)
-    found = connection.execute(
-        "SELECT n.text, sum(t.uses) FROM scope_tag t JOIN name n ON n.id = t.tag WHERE t.uses > 0 "
-        "AND substr(n.text, 1, 1) = 'c' AND (? = '' OR t.scope IN "
-        "(SELECT id FROM scope WHERE path >= ? AND path < ?)) GROUP BY t.tag",
-        (low, low, high),
-    )
-    return [(text[1:], uses) for text, uses in found]
-
-
-def _scope_info(connection: sqlite3.Connection, prefix: str | None) -> tuple[Any, ...]:
-    low, high = _range(prefix)
-    times = connection.execute(
-        "SELECT min(created), max(created) FROM record "
-        "WHERE ? = '' OR scope IN (SELECT id FROM scope WHERE path >= ? AND path < ?)",
-        (low, low, high),
-    ).fetchone()
-    return _scopes(connection, prefix), _categories(connection, prefix), *times
