@@ -96,6 +96,11 @@ class _Meter:
         self.foreign_until = now + reset
         return known != limit
 
+    def unlearn(self) -> None:
+        """Forget the provider's word."""
+        self.learned = None
+        self.foreign = 0
+
     def _left_by(self, amount: int, now: float, window: float) -> float:
         """When as much as `amount` will have left the window."""
         if not amount:
@@ -128,6 +133,13 @@ class _Key:
     def put(self, rule: RuleOfKey) -> None:
         self.rule = rule
         _, self.requests.limit, self.tokens.limit, self.window = rule
+
+    def free(self) -> None:
+        """Without a rule it is not limited, whatever the provider had said."""
+        self.put(_NO_RULE)
+        self.requests.unlearn()
+        self.tokens.unlearn()
+        self.paused_until = 0.0
 
     @property
     def full(self) -> bool:
@@ -199,7 +211,11 @@ class Limiter:
             self._rules = dict(rules)
             self._ageing = ageing
             for key in self._keys.values():
-                key.put(self._rule(key.name) or _NO_RULE)
+                rule = self._rule(key.name)
+                if rule is None:
+                    key.free()
+                else:
+                    key.put(rule)
             return self._pump()
 
     def acquire(self, ticket: int, keys: Sequence[str], tokens: int, rank: tuple[int, int], now: float) -> Granted:

@@ -71,6 +71,14 @@ impl Key {
         self.window = rule.window;
     }
 
+    /// Without a rule it is not limited, whatever the provider had said.
+    fn free(&mut self) {
+        self.rule(&Rule::default());
+        self.requests.unlearn();
+        self.tokens.unlearn();
+        self.paused_until = 0.0;
+    }
+
     fn expire(&mut self, now: f64) {
         self.requests.expire(now, self.window);
         self.tokens.expire(now, self.window);
@@ -148,7 +156,10 @@ impl Limits {
         self.rules = rules;
         self.ageing = ageing;
         for (_, key) in &mut self.keys {
-            key.rule(rule_of(&self.rules, &key.name).unwrap_or(&Rule::default()));
+            match rule_of(&self.rules, &key.name) {
+                Some(rule) => key.rule(rule),
+                None => key.free(),
+            }
         }
         self.pump()
     }

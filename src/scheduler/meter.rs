@@ -124,6 +124,12 @@ impl Meter {
         known != Some(limit)
     }
 
+    /// Forget the provider's word.
+    pub fn unlearn(&mut self) {
+        self.learned = None;
+        self.foreign = 0;
+    }
+
     fn foreign(&self, now: f64) -> u64 {
         if now < self.foreign_until {
             self.foreign

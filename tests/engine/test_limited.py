@@ -472,3 +472,21 @@ async def test_an_error_that_is_its_own_cause_ends_the_call() -> None:
 async def test_without_limits_nothing_is_asked_for() -> None:
     await run(counting(), 3)
     assert (most, limits.active, fastcrew_async.stats().limits) == (3, None, {})
+
+
+LATER = {
+    "x-ratelimit-limit-requests": "10",
+    "x-ratelimit-remaining-requests": "0",
+    "x-ratelimit-reset-requests": "50s",
+}
+
+
+@pytest.mark.parametrize(("status", "headers"), [(429, {"Retry-After": "50"}), (200, LATER)])
+async def test_without_limits_nobody_waits_for_what_the_provider_said(status: int, headers: dict[str, str]) -> None:
+    fastcrew_async.configure(limits=Limits())
+    limits.observe("model:scripted", headers, status)
+    run = AsyncCrew(crews.crew()).start({"topic": "tea"})
+    while not fastcrew_async.stats().limits["model:scripted"].waiting:
+        await asyncio.sleep(0.01)
+    fastcrew_async.configure(limits=None)
+    await asyncio.wait_for(run, 20)

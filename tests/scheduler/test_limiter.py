@@ -219,6 +219,24 @@ def test_new_rules_apply_to_those_that_wait(make: Any) -> None:
     assert all(limiter.acquire(n, ["model:a"], 0, ANY, 1.0)[0] == [n] for n in range(10, 20))
 
 
+PAUSED = [("pause", 3.0)]
+LEARNED = [("observe", 0, False, (1, 0, 3.0)), ("observe", 0, True, (1, 0, 3.0))]
+
+
+@pytest.mark.parametrize("told", [PAUSED, LEARNED])
+def test_without_a_rule_the_providers_word_holds_nobody_up(make: Any, told: list[Any]) -> None:
+    rules = {"model": concurrent(5), "model:b": concurrent(5)}
+    limiter = make(rules)
+    for ticket, key in enumerate(("model:a", "model:b")):
+        for method, *word in told:
+            getattr(limiter, method)(key, *word, 1.0)
+        assert limiter.acquire(ticket, [key], 1, ANY, 1.0) == ([], 4.0)
+    assert limiter.configure({"model:b": concurrent(9)}, 1e9, 2.0) == ([0], 4.0)  # it holds where there is a rule
+    assert limiter.configure({}, 1e9, 2.0) == ([1], None)
+    limiter.configure(rules, 1e9, 2.0)  # and does not come back
+    assert limiter.acquire(2, ["model:a"], 1, ANY, 2.0) == ([2], None)
+
+
 def test_keys_that_nobody_uses_are_forgotten(make: Any) -> None:
     limiter = make({"tenant": (3, 5, None, 1.0)})
     limiter.acquire(0, ["tenant:stays"], 0, ANY, 0.0)
