@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import datetime
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -59,16 +61,63 @@ def _time(text: Any) -> datetime:
 def export_jsonl(store: MemoryStore, file: TextIO, scope: str | None = None, vectors: bool = True) -> int:
     """Write the records of a scope, a line of JSON each, the newest first, and tell how many. Read back by
     ``import_jsonl``. Infinite numbers in metadata and NaN are written as Python's ``json`` does: ``Infinity``, ``NaN``.
+
+    Others may use the store meanwhile. Each record that is there from the beginning to the end is written once; of what
+    is saved or deleted meanwhile, some is written. A record that is updated is written as it was or as it became, or as
+    both; where its time of creation was changed by that, it may be missed. A page of records is held at a time, and
+    where more than a page were created in the same microsecond, all of these.
     """
     count = 0
-    for record in _records(store, scope):
-        line = record.model_dump(mode="json", exclude={"metadata"})
-        line["metadata"] = record.metadata  # pydantic's JSON has no infinite numbers
-        if vectors:
-            line["embedding"] = record.embedding
+    for line in _told(store, scope, vectors):
         file.write(json.dumps(line) + "\n")
         count += 1
     return count
+
+
+def _told(store: MemoryStore, scope: str | None, vectors: bool) -> Iterator[dict[str, Any]]:
+    # Places shift while others save and delete, times do not. A page that begins with a newer record than the last that
+    # was written leaves nothing out; of those of one time, which are in the order they were saved, what was written is
+    # counted by what it says, as an id may be there twice.
+    offset, size = 0, _BATCH
+    reached, written = "~", Counter[bytes]()  # "~" is later than all times
+    while True:
+        page = store.list_records(scope, limit=size, offset=offset)
+        times = [record.created_at.isoformat() for record in page]  # their order as text is the store's
+        if offset and (not page or times[0] <= reached):
+            offset = max(0, offset - size)
+            continue
+        begun, met = reached, Counter[bytes]()
+        page.reverse()
+        for time in times:
+            record = page.pop()  # nothing holds its vector, once it is written
+            if time > reached:
+                continue
+            if time < reached:
+                reached, written, met = time, Counter(), Counter()
+            line = _line(record, vectors)
+            mark = _mark(line)
+            met[mark] += 1
+            if met[mark] > written[mark]:
+                written[mark] += 1
+                yield line
+        if len(times) < size:
+            return
+        offset += max(sum(time > reached for time in times) - 1, 0)  # to the last that is newer
+        size = size * 2 if times[-1] == begun else _BATCH
+
+
+def _line(record: MemoryRecord, vectors: bool) -> dict[str, Any]:
+    line = record.model_dump(mode="json", exclude={"metadata"})
+    line["metadata"] = record.metadata  # pydantic's JSON has no infinite numbers
+    if vectors:
+        line["embedding"] = record.embedding
+    return line
+
+
+def _mark(line: dict[str, Any]) -> bytes:
+    """What tells a line from others, but for the time of the last access, which changes."""
+    vector = rows.vector(line.get("embedding") or [])
+    return blake2b(json.dumps({**line, "last_accessed": None, "embedding": None}).encode() + vector).digest()
 
 
 def import_jsonl(store: MemoryStore, file: TextIO) -> int:
@@ -105,10 +154,3 @@ def _save(store: MemoryStore, records: Iterable[MemoryRecord]) -> int:
             count, batch = count + len(batch), []
     store.save(batch)
     return count + len(batch)
-
-
-def _records(store: MemoryStore, scope: str | None) -> Iterator[MemoryRecord]:
-    at = 0
-    while page := store.list_records(scope, limit=_BATCH, offset=at):
-        yield from page
-        at += len(page)

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import io
+import json
+from collections import Counter
+from collections.abc import Callable
+from datetime import timedelta
 from math import inf, nan
 from pathlib import Path
+from random import Random
 
 import pytest
 from crewai.memory.storage.lancedb_storage import LanceDBStorage
@@ -13,7 +18,7 @@ from typer.testing import CliRunner
 from fastcrew_async.cli import app
 from fastcrew_async.memory.store import MemoryStore
 from fastcrew_async.memory.transfer import export_jsonl, import_jsonl, import_lancedb
-from tests.memory.records import record, unit
+from tests.memory.records import START, record, unit
 
 RECORDS = [
     record(n, embedding=unit(n), scope=f"/s{n % 2}", categories=["c"], metadata={"n": n}, source="ann", private=n == 1)
@@ -59,6 +64,72 @@ def test_metadata_are_kept_as_they_are(store: MemoryStore, tmp_path: Path) -> No
     import_jsonl(copy, io.StringIO(file.getvalue()))
     assert repr(copy.list_records()) == repr([source])
     copy.close()
+
+
+class Disturbed(io.StringIO):
+    """A file that lets others act at each line that is written."""
+
+    def __init__(self, act: Callable[[int], object]) -> None:
+        super().__init__()
+        self.act = act
+        self.count = 0
+
+    def write(self, text: str) -> int:
+        self.count += 1
+        self.act(self.count)
+        return super().write(text)
+
+    def records(self) -> Counter[str]:
+        lines = (json.loads(line) for line in self.getvalue().splitlines())
+        return Counter(json.dumps({**line, "last_accessed": ""}) for line in lines)
+
+
+def test_deletions_meanwhile_take_nothing_else_from_an_export(store: MemoryStore) -> None:
+    store.save([record(n) for n in range(3000)])
+    file = Disturbed(lambda line: line == 1 and store.delete(record_ids=[f"r{n}" for n in range(2000, 3000)]))
+    export_jsonl(store, file)
+    ids = [json.loads(line)["id"] for line in file.getvalue().splitlines()]
+    assert ids == [f"r{n}" for n in range(2999, -1, -1)]
+
+
+@pytest.mark.parametrize("times", [1, 3, 1000])
+@pytest.mark.parametrize("vectors", [True, False])
+def test_an_export_writes_what_stays_once(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch, times: int, vectors: bool
+) -> None:
+    monkeypatch.setattr("fastcrew_async.memory.transfer._BATCH", 10)
+    choose = Random(f"{times} {vectors}")
+    saved = [  # many of one time, ids that come twice, records that are the same in all
+        record(
+            choose.randrange(150),
+            content=f"thought {choose.randrange(2)}",
+            created_at=START + timedelta(minutes=choose.randrange(times)),
+            embedding=unit(1, 2) if choose.randrange(2) else None,
+        )
+        for _ in range(200)
+    ]
+    store.save(saved)
+    still = Disturbed(lambda line: None)
+    assert export_jsonl(store, still, vectors=vectors) == 200
+    staying = Counter({line: n for line, n in still.records().items() if int(json.loads(line)["id"][1:]) < 80})
+
+    def disturb(line: int) -> None:
+        store.delete(record_ids=[f"r{choose.randrange(80, 150)}" for _ in range(choose.randrange(1, 3))])
+        store.touch_records([f"r{choose.randrange(150)}"])
+        if choose.randrange(4) == 0:
+            number = choose.randrange(1000)
+            store.save([record(1000 + number, created_at=START + timedelta(minutes=choose.randrange(times + 1)))])
+        if line == 1:
+            newest = [one.id for one in store.list_records(limit=60)]
+            store.delete(record_ids=[name for name in newest if int(name[1:]) >= 80])
+
+    file = Disturbed(disturb)
+    export_jsonl(store, file, vectors=vectors)
+    found = Counter({line: n for line, n in file.records().items() if int(json.loads(line)["id"][1:]) < 80})
+    assert found == staying
+    assert [one["created_at"] for one in map(json.loads, file.getvalue().splitlines())] == sorted(
+        (json.loads(line)["created_at"] for line in file.getvalue().splitlines()), reverse=True
+    )
 
 
 def test_an_id_that_comes_twice_is_kept_twice(store: MemoryStore, tmp_path: Path) -> None:
