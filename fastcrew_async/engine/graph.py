@@ -18,7 +18,7 @@ from fastcrew_async._native import TaskGraph
 from fastcrew_async.engine.drivers import First, Join, Stop
 
 Begin = Callable[[int, "TaskOutput | None", list[Any]], Awaitable[Any]]
-End = Callable[[int, TaskOutput], Awaitable[None]]
+End = Callable[[int, "TaskOutput | None"], Awaitable[TaskOutput]]
 
 _ALL = 1 << 30
 
@@ -80,8 +80,9 @@ async def run_graph(tasks: Sequence[Task], begin: Begin, end: End) -> list[TaskO
     Args:
         tasks: those of the crew.
         begin: starts a task, given its place, the output of the listed task before it if that is there, and the list
-            that takes the handle of the branch; gives the handle, or the output of a task that is skipped.
-        end: told of each output of a task that ran, as it comes.
+            that takes the handles of its branches; gives the handle of the one that has its output, None where the
+            task was skipped.
+        end: given that, as it comes; gives the task's output.
 
     Raises:
         Exception: that of the first task that failed; the others have been cancelled.
@@ -94,17 +95,11 @@ async def run_graph(tasks: Sequence[Task], begin: Begin, end: End) -> list[TaskO
     try:
         while graph.left:
             for place in graph.take(_ALL):
-                begun = await begin(place, outputs.get(place - 1), branches)
-                if isinstance(begun, TaskOutput):
-                    outputs[place] = begun
-                    graph.finish(place)
-                else:
-                    running[begun] = place
-            done = await First(list(running)) if running else ()
+                running[await begin(place, outputs.get(place - 1), branches)] = place
+            done = await First(list(running))
             for handle in sorted(done, key=running.__getitem__):
                 place = running.pop(handle)
-                outputs[place] = await Join(handle)
-                await end(place, outputs[place])
+                outputs[place] = await end(place, await Join(handle))
                 graph.finish(place)
     except BaseException:
         await Stop(branches)

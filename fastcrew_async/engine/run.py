@@ -258,9 +258,8 @@ async def _run_tasks(
             agent, tools = await _equip(crew, task)
             if isinstance(task, ConditionalTask):
                 outputs.extend(await _gather(crew, pending, replayed))
-                skipped = await _skipped(crew, task, outputs, index, replayed)
-                if skipped is not None:
-                    outputs.append(skipped)
+                if await _is_skipped(task, outputs[-1] if outputs else None):
+                    outputs.append(await _skip(crew, task, index, replayed))
                     continue
             if task.async_execution:
                 context = crew._get_context(task, [last_sync] if last_sync else [])
@@ -285,15 +284,25 @@ async def _run_graph(crew: Any, tasks: list[Task], run: RunTask) -> CrewOutput:
     async def begin(index: int, previous: TaskOutput | None, branches: list[Any]) -> Any:
         task = tasks[index]
         agent, tools = await _equip(crew, task)
-        if isinstance(task, ConditionalTask):
-            skipped = await _skipped(crew, task, [previous] if previous else [], index, False)
-            if skipped is not None:
-                return skipped
-        return await _start(crew, index, run, agent, crew._get_context(task, []), tools, branches)
+        if not isinstance(task, ConditionalTask):
+            return await _start(crew, index, run, agent, crew._get_context(task, []), tools, branches)
 
-    async def end(index: int, output: TaskOutput) -> None:
-        crew._process_task_result(tasks[index], output)
-        await _store(crew, tasks[index], output, index, False)
+        async def asked(task: ConditionalTask) -> TaskOutput | None:
+            if await _is_skipped(task, previous):
+                return None
+            context = crew._get_context(task, [])
+            output: TaskOutput = await Join(await _start(crew, index, run, agent, context, tools, branches))
+            return output
+
+        return await Spawn(asked(task), branches)  # its condition may be slow, and others do not wait for it
+
+    async def end(index: int, output: TaskOutput | None) -> TaskOutput:
+        task = tasks[index]
+        if output is None:
+            return await _skip(crew, task, index, False)
+        crew._process_task_result(task, output)
+        await _store(crew, task, output, index, False)
+        return output
 
     return await _crew_output(crew, await run_graph(tasks, begin, end))
 
@@ -338,12 +347,13 @@ async def _equip(crew: Any, task: Task) -> tuple[BaseAgent, list[Any]]:
     return agent, tools
 
 
-async def _skipped(crew: Any, task: ConditionalTask, outputs: list[Any], index: int, replayed: bool) -> Any:
-    previous = outputs[-1] if outputs else None
-    if previous is None or await CallUser(task.should_execute, previous):
-        return None
+async def _is_skipped(task: ConditionalTask, previous: TaskOutput | None) -> bool:
+    return previous is not None and not await CallUser(task.should_execute, previous)
+
+
+async def _skip(crew: Any, task: Any, index: int, replayed: bool) -> TaskOutput:
     crew._logger.log("debug", f"Skipping conditional task: {task.description}", color="yellow")
-    output = task.get_skipped_task_output()
+    output: TaskOutput = task.get_skipped_task_output()
     if not replayed:
         await _store(crew, task, output, index, replayed)
     return output

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any, ClassVar
 
 import pytest
@@ -100,6 +101,51 @@ async def test_a_conditional_task_waits_for_the_one_before_it() -> None:
     assert seen == ["answer of first"]
     assert [task.raw for task in output.tasks_output] == ["answer of first", "", "answer of last"]
     assert "maybe" not in llm._asked
+
+
+async def test_a_slow_condition_holds_up_only_its_own_task() -> None:
+    chain_is_done = threading.Event()
+
+    def slow(output: Any) -> bool:
+        return chain_is_done.wait(20)
+
+    shape: dict[str, list[str]] = {"first": [], "maybe": [], "second": ["first"], "third": ["second"]}
+    crew, llm = crew_of(shape, {"maybe": (ConditionalTask, {"condition": slow})})
+    crew.tasks[3].callback = lambda output: chain_is_done.set()
+    output: Any = await asyncio.wait_for(AsyncCrew(crew, order="graph").kickoff(), 40)
+    assert [task.raw for task in output.tasks_output] == [f"answer of {name}" for name in shape]
+    assert llm._asked[-1] == "maybe"
+
+
+async def test_a_cancel_ends_a_run_whose_condition_is_asked() -> None:
+    asked, go = threading.Event(), threading.Event()
+
+    def slow(output: Any) -> bool:
+        asked.set()
+        return go.wait(20)
+
+    crew, llm = crew_of({"first": [], "maybe": []}, {"maybe": (ConditionalTask, {"condition": slow})})
+    task = asyncio.create_task(AsyncCrew(crew, order="graph").kickoff())
+    while not asked.is_set():
+        await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(task, 10)
+    go.set()
+    await asyncio.sleep(0.05)
+    assert llm._asked == ["first"]
+    assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
+
+
+async def test_a_condition_that_fails_ends_the_run() -> None:
+    def fail(output: Any) -> bool:
+        raise LookupError("no condition")
+
+    crew, llm = crew_of({"first": [], "maybe": [], "stays": []}, {"maybe": (ConditionalTask, {"condition": fail})})
+    with pytest.raises(LookupError, match="no condition"):
+        await asyncio.wait_for(AsyncCrew(crew, order="graph").kickoff(), 20)
+    assert "maybe" not in llm._asked
+    assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
 
 
 async def test_a_failure_ends_the_run_and_what_waits_never_starts() -> None:
