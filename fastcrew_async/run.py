@@ -11,14 +11,14 @@ from uuid import uuid4
 
 from crewai.crews.crew_output import CrewOutput
 
-from fastcrew_async.engine import progress
+from fastcrew_async.engine import forgotten, progress
 
 if TYPE_CHECKING:
     from fastcrew_async.messages import RunState
 
 Status = Literal["running", "done", "failed", "timed out", "cancelled"]
 
-_running: set[Run] = set()  # a run that nobody holds goes on: an event loop keeps its tasks by weak references only
+_running: dict[asyncio.AbstractEventLoop, int] = {}
 
 
 class Run:
@@ -44,7 +44,13 @@ class Run:
         self._started_at = datetime.now(timezone.utc)
         self._began = time.monotonic()
         self._ended: float | None = None
-        _running.add(self)
+        loop = self.task.get_loop()
+        if loop not in _running:
+            for one in list(_running):
+                if one.is_closed():
+                    _running.pop(one, None)
+        _running[loop] = _running.get(loop, 0) + 1
+        forgotten.hold(loop, self.task)  # an event loop itself keeps its tasks by weak references only
         self.task.add_done_callback(self._end)
 
     def __await__(self) -> Generator[Any, Any, CrewOutput]:
@@ -118,4 +124,13 @@ class Run:
 
     def _end(self, _: object) -> None:
         self._ended = time.monotonic()
-        _running.discard(self)
+        loop = self.task.get_loop()
+        forgotten.let_go(loop, self.task)
+        _running[loop] -= 1
+        if not _running[loop]:
+            del _running[loop]
+
+
+def under_way() -> int:
+    """How many there are, on all loops; those of a loop that was closed go no further."""
+    return sum(runs for loop, runs in list(_running.items()) if not loop.is_closed())

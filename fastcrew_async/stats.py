@@ -138,7 +138,7 @@ def _run_stats() -> RunStats:
     run = sys.modules.get("fastcrew_async.run")
     return RunStats(
         0 if collector is None else collector._state.running,
-        0 if run is None else len(run._running),
+        0 if run is None else run.under_way(),
     )
 
 

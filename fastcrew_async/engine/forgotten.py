@@ -31,29 +31,37 @@ class held:
         self._loop = loop
 
     def __enter__(self) -> None:
-        self._task = task = asyncio.current_task()
-        if task is None:
-            return
-        closed = None
-        with _lock:
-            tasks = _held.get(self._loop)
-            if tasks is None:
-                closed = _closed()
-                tasks = _held[self._loop] = set()
-            if task in tasks:  # by a drive around this one
-                self._task = None
-            tasks.add(task)
-        if closed:
-            _end(closed)
+        task = asyncio.current_task()
+        self._task = task if task is not None and hold(self._loop, task) else None
 
     def __exit__(self, *_: object) -> None:
         if self._task is not None:
-            with _lock:
-                tasks = _held.get(self._loop)  # None where the loop was closed, or the process forked
-                if tasks is not None:
-                    tasks.discard(self._task)
-                    if not tasks:
-                        del _held[self._loop]
+            let_go(self._loop, self._task)
+
+
+def hold(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> bool:
+    """Hold a task of `loop` until it is let go; False where it is held already."""
+    closed = None
+    with _lock:
+        tasks = _held.get(loop)
+        if tasks is None:
+            closed = _closed()
+            tasks = _held[loop] = set()
+        new = task not in tasks
+        tasks.add(task)
+    if closed:
+        _end(closed)
+    return new
+
+
+def let_go(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
+    """A task has ended."""
+    with _lock:
+        tasks = _held.get(loop)  # None where the loop was closed, or the process forked
+        if tasks is not None:
+            tasks.discard(task)
+            if not tasks:
+                del _held[loop]
 
 
 def end_all() -> None:

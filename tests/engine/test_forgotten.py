@@ -13,6 +13,7 @@ import pytest
 from crewai import Agent, Crew, Task
 from crewai.tools import tool
 
+import fastcrew_async
 from fastcrew_async import AsyncCrew
 from fastcrew_async.engine import forgotten
 from fastcrew_async.engine.drivers import drive
@@ -131,3 +132,21 @@ def test_what_fails_at_its_end_is_told_to_the_loop(reports: list[str]) -> None:
 async def test_a_run_that_ends_is_not_held() -> None:
     await asyncio.wait_for(AsyncCrew(crew("tea")).kickoff({"topic": "tea"}), 30)
     assert asyncio.get_running_loop() not in forgotten._held
+
+
+@pytest.mark.parametrize("terms", [{}, {"timeout": 600, "tenant": "acme"}])
+def test_started_runs_are_freed_with_their_loop(terms: Any, reports: list[str]) -> None:
+    started = fastcrew_async.stats().runs.started
+
+    async def start(bottom: Any) -> None:
+        runs.append(weakref.ref(AsyncCrew(nested(bottom)).start({"level": LEVELS}, **terms)))
+
+    runs: list[Any] = []
+    for _ in range(3):
+        close_over(start)
+        assert fastcrew_async.stats().runs.started == started
+    assert runs[-1]() is not None  # nobody else held it, and it was under way
+    asyncio.run(AsyncCrew(crew("tea")).kickoff({"topic": "tea"}))  # type: ignore[arg-type]
+    gc.collect()
+    assert [run() for run in runs] == [None] * 3
+    assert reports == []
