@@ -22,9 +22,6 @@ from fastcrew_async.engine.drivers import drive, drive_in_place
 from fastcrew_async.engine.recall import drained, recall
 from fastcrew_async.testing import ScriptedLLM
 
-# CrewAI's records of a memory ask for the time in a way that Python 3.12 advises against.
-pytestmark = pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning")
-
 LONG = "what is known about tea, and about all that is drunk? " * 6
 
 

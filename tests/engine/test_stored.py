@@ -12,9 +12,6 @@ from fastcrew_async import MemoryStore
 from fastcrew_async.engine.drivers import drive, drive_in_place
 from fastcrew_async.engine.stored import stored
 
-# CrewAI's records of a memory ask for the time in a way that Python 3.12 advises against.
-pytestmark = pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning")
-
 
 class Noted:
     """Where its calls run."""
