@@ -339,9 +339,10 @@ class MemoryStore:
         """Delete what meets all conditions that are given (everything, where none is), and tell how many.
 
         ``record_ids`` without categories and metadata name the records by themselves, as in CrewAI. Its own store
-        deletes more than it is asked to in three cases, and this one does not: with ``scope_prefix`` the records of the
-        scope ``/`` too, with ``scope_prefix`` and ``older_than`` also the newer ones of the scope, and with
-        ``categories`` or ``metadata_filter`` also what is not among ``record_ids``.
+        deletes more than it is asked to in four cases, and this one does not: with ``scope_prefix`` the records of the
+        scope ``/`` too, with ``scope_prefix`` and ``older_than`` also the newer ones of the scope, with ``categories``
+        or ``metadata_filter`` also what is not among ``record_ids``, and everything with an empty list of
+        ``record_ids`` and no more.
         """
         asked = _doomed(scope_prefix, categories, record_ids, older_than, metadata_filter)
         return self._delete(asked)
@@ -539,7 +540,7 @@ def _doomed(
         return ids, None, None, False
     prefix = _prefix(scope_prefix) if narrowed else _rooted(scope_prefix)
     if prefix is None and not narrowed and older_than is None:
-        return None, None, None, False
+        return None if record_ids is None else [], None, None, False
     asked = rows.wanted(prefix, categories, metadata_filter)
     return ids, (asked, older_than.isoformat() if older_than is not None else None), None, False
 

@@ -291,6 +291,7 @@ def test_deletions_take_what_they_name_and_no_more(store: MemoryStore) -> None:
         return sorted(int(found.id[1:]) for found in store.list_records())
 
     fill()
+    assert store.delete(record_ids=[]) == 0
     assert store.delete(record_ids=["r1", "r1", "none"], scope_prefix="/elsewhere") == 1
     assert store.delete(scope_prefix="a") == 7
     assert left() == [0, 3, 6, 9]
